@@ -1,0 +1,189 @@
+"""Making a run out of a request: everything that can be refused is refused here, before any GPU time is spent."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import yaml
+
+import neuroscan_farm
+from neuroscan_farm.analyses import get_analysis
+from neuroscan_farm.domain.measurements import ENGINE_VERSION, SCORING_VERSION
+from neuroscan_farm.domain.probes import Probe
+from neuroscan_farm.domain.requests import AnalysisRequest
+from neuroscan_farm.domain.tasks import Shard
+from neuroscan_farm.errors import ProbeError, RequestError, RunError
+from neuroscan_farm.planning.facts import ModelFacts, read_facts
+from neuroscan_farm.planning.model_source import find_model
+from neuroscan_farm.planning.packing import pack
+from neuroscan_farm.probes.catalogue import load_probe
+from neuroscan_farm.store.run_directory import Manifest, RunDirectory, make_run_id, request_content
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A request that was checked against its model and probes, and what it comes to."""
+
+    request: AnalysisRequest
+    run_id: str
+    facts: ModelFacts
+    probes: tuple[Probe, ...]
+    shards: tuple[Shard, ...]
+    complete: bool  # False where a further stage may follow
+
+    @property
+    def n_samples(self) -> int:
+        """Samples of all probes."""
+        return sum(len(probe.samples) for probe in self.probes)
+
+
+def make_plan(request: AnalysisRequest) -> Plan:
+    """Expand a request into shards; nothing is written, no weight is loaded.
+
+    Raises:
+        RequestError: the parameters do not fit the model.
+        ProbeError: a probe is wrong, or lacks the answers that the metric needs.
+        ModelError: the model is missing, damaged or no decoder.
+    """
+    probes = _load_probes(request)
+    folder = find_model(request.model, revision=request.revision, weights=True)
+    facts = read_facts(folder, name=_short_name(request.model, folder))
+    analysis = get_analysis(request.analysis)
+    tasks = analysis.expand(
+        request.parameters, depth=facts.depth, probe_digests=[probe.digest for probe in probes]
+    )
+    return Plan(
+        request=request,
+        run_id=make_run_id(
+            request, model_name=facts.name, model_fingerprint=facts.fingerprint, probes=probes
+        ),
+        facts=facts,
+        probes=probes,
+        shards=tuple(pack(tasks, most=request.shard_size)),
+        complete=not analysis.has_stages(request.parameters),
+    )
+
+
+def prepare(plan: Plan, root: Path, *, executor: str) -> RunDirectory:
+    """Make the run of a plan at `root`, or open it where it is there already: the same request again resumes.
+
+    Raises:
+        RunError: another request's run is at `root`, or something that is no run.
+        StorageError: the disk refused.
+    """
+    if RunDirectory.exists(root):
+        run = RunDirectory.open(root)
+        if run.manifest.run_id != plan.run_id:
+            raise RunError(
+                f"{root}: holds the run {run.manifest.run_id} of another request "
+                f"({'; '.join(_differences(run, plan))}); give another --output, or the request that is in its request.yaml"
+            )
+        check_versions(run)
+        wake(run)
+        return run
+    manifest = Manifest(
+        run_id=plan.run_id,
+        analysis=plan.request.analysis,
+        model=plan.request.model,
+        model_name=plan.facts.name,
+        model_folder=str(plan.facts.folder),
+        model_fingerprint=plan.facts.fingerprint,
+        model_type=plan.facts.model_type,
+        depth=plan.facts.depth,
+        hidden_size=plan.facts.hidden_size,
+        probes={probe.name: probe.digest for probe in plan.probes},
+        n_samples={probe.name: len(probe.samples) for probe in plan.probes},
+        engine_version=ENGINE_VERSION,
+        scoring_version=SCORING_VERSION,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions=_versions(),
+        executor=executor,
+    )
+    return RunDirectory.create(
+        root,
+        manifest=manifest,
+        request=plan.request,
+        probes=plan.probes,
+        shards=plan.shards,
+        plan_complete=plan.complete,
+    )
+
+
+def check_versions(run: RunDirectory) -> None:
+    """Refuse to mix rows of two engine or scoring versions in one run.
+
+    Raises:
+        RunError: the run was made by a version whose numbers may differ.
+    """
+    made = (run.manifest.engine_version, run.manifest.scoring_version)
+    if made != (ENGINE_VERSION, SCORING_VERSION):
+        raise RunError(
+            f"{run.root}: made with engine {made[0]} and scoring {made[1]}, this program has {ENGINE_VERSION} and "
+            f"{SCORING_VERSION}; finish it with the version that made it, or start a new run with another --output"
+        )
+
+
+def wake(run: RunDirectory) -> None:
+    """Want a run again: a cancellation is taken back, and what its workers refused may be tried again."""
+    run.attempts.forget_refusals()
+    if run.wanted() != "running":
+        run.set_wanted("running")
+
+
+def _load_probes(request: AnalysisRequest) -> tuple[Probe, ...]:
+    probes = tuple(load_probe(name) for name in request.probes)
+    names = [probe.name for probe in probes]
+    doubled = {name for name in names if names.count(name) > 1}
+    if doubled:
+        raise RequestError(f"probes: {', '.join(sorted(doubled))} is named twice; each probe needs its own name")
+    if request.metric.needs_answers:
+        unlabelled = [
+            f"probe {probe.name}: {len(probe.unlabelled())} of {len(probe.samples)} samples have no right answer"
+            for probe in probes
+            if not probe.is_labelled
+        ]
+        if unlabelled:
+            raise ProbeError(
+                "\n".join(unlabelled)
+                + f"\nThe metric {request.metric.value} needs them: give each sample an `answer`, "
+                "or rank with --metric expected_score"
+            )
+    return probes
+
+
+def _short_name(model: str, folder: Path) -> str:
+    return folder.name if Path(model).expanduser().is_dir() else model
+
+
+def _differences(run: RunDirectory, plan: Plan) -> Sequence[str]:
+    """Name what differs between the run at hand and the request, most telling first."""
+    differences = []
+    if run.manifest.model_fingerprint != plan.facts.fingerprint:
+        differences.append(f"its model is {run.manifest.model_name}, with another content")
+    here = {probe.name: probe.digest for probe in plan.probes}
+    if dict(run.manifest.probes) != here:
+        differences.append(f"its probes are {', '.join(run.manifest.probes)}, with other questions or others")
+    old = yaml.safe_load((run.root / "request.yaml").read_text(encoding="utf-8"))
+    new = request_content(plan.request)
+    for name in ("analysis", "metric", "shard_size"):
+        if old.get(name) != new[name]:
+            differences.append(f"its {name} is {old.get(name)}, not {new[name]}")
+    for section in ("parameters", "engine"):
+        for name, value in new[section].items():
+            if (old.get(section) or {}).get(name) != value:
+                differences.append(f"its {section}.{name} is {(old.get(section) or {}).get(name)}, not {value}")
+    return differences or ["another version of the request"]
+
+
+def _versions() -> dict[str, str]:
+    names = ("torch", "transformers", "safetensors", "pyarrow", "numpy")
+    return {
+        "neuroscan-farm": neuroscan_farm.__version__,
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in names},
+    }

@@ -1,0 +1,48 @@
+"""A request: what a person asks for. Frozen when submitted; the same request is the same run."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
+
+from neuroscan_farm.domain.measurements import Metric
+
+
+class Parameters(BaseModel):
+    """The parameters of one analysis; each file in `analyses/` has its own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EngineOptions(BaseModel):
+    """How forward passes are run. Recorded in every row, because a row depends on them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backend: Literal["transformers"] = "transformers"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="auto is float32 on a CPU and the checkpoint's own dtype on a GPU"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto is cuda where there is one")
+    attention: Literal["auto", "eager", "sdpa"] = Field("auto", description="attention implementation of transformers")
+    batch_size: int = Field(16, ge=1, description="most samples of equal token length in one forward pass")
+    prompt_format: Literal["raw", "chat"] = Field(
+        "raw", description="chat wraps each prompt in the tokenizer's chat template"
+    )
+    trust_remote_code: bool = Field(False, description="run the model folder's own Python code")
+
+
+class AnalysisRequest(BaseModel):
+    """A request: model, analysis and its parameters, probes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    analysis: str
+    model: str = Field(min_length=1, description="a folder, a hub id, or `demo` for the bundled model")
+    revision: str | None = Field(None, description="branch, tag or commit of a hub id")
+    probes: tuple[str, ...] = Field(min_length=1, description="built-in names or JSON/YAML files")
+    metric: Metric = Field(Metric.LOG_ODDS, description="what configurations are ranked by")
+    parameters: SerializeAsAny[Parameters]
+    engine: EngineOptions = EngineOptions()
+    shard_size: int = Field(16, ge=1, description="most tasks in one shard")

@@ -1,0 +1,170 @@
+"""What is inside a model: its list of decoder layers, and how a layer is called. Known here and nowhere else.
+
+Nothing is assumed of a family. The list is found by watching one forward pass: the list of the right length whose
+modules are called once each, in order. What the layers return is seen in the same pass.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from neuroscan_farm.domain.paths import LayerPath
+from neuroscan_farm.errors import GateError, ModelError
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCall:
+    """The arguments with which the model calls one layer, less the residual stream."""
+
+    positional: tuple[Any, ...]  # what follows the residual
+    named: dict[str, Any]
+    residual_name: str | None  # set where the residual itself is passed by name
+
+    def __call__(self, layer: nn.Module, residual: torch.Tensor) -> torch.Tensor:
+        """Run `layer` on `residual` [batch, tokens, hidden] with these arguments; return the new residual."""
+        if self.residual_name is None:
+            output = layer(residual, *self.positional, **self.named)
+        else:
+            output = layer(*self.positional, **{self.residual_name: residual}, **self.named)
+        return output[0] if isinstance(output, tuple) else output
+
+    @classmethod
+    def split(cls, positional: tuple[Any, ...], named: dict[str, Any]) -> tuple[torch.Tensor, LayerCall]:
+        """Separate the residual from the other arguments of a layer's call."""
+        if positional:
+            return positional[0], cls(positional[1:], dict(named), None)
+        rest = dict(named)
+        return rest.pop("hidden_states"), cls((), rest, "hidden_states")
+
+
+@dataclass(frozen=True, slots=True)
+class Anatomy:
+    """A model's decoder layers and what they return."""
+
+    model: nn.Module
+    owner: nn.Module  # the module that holds the list
+    attribute: str  # the list's name in its owner
+    layers: tuple[nn.Module, ...]
+    returns_tuple: bool
+
+    @contextlib.contextmanager
+    def intercepted(self, answer: Callable[[int, tuple[Any, ...], dict[str, Any]], torch.Tensor]) -> Iterator[None]:
+        """Let `answer(k, positional, named)` stand in for every layer k while the model's own forward runs."""
+        before = [(layer, layer.__dict__.get("forward")) for layer in self.layers]
+
+        def stand_in(k: int) -> Callable[..., Any]:
+            def forward(*positional: Any, **named: Any) -> Any:
+                residual = answer(k, positional, named)
+                return (residual,) if self.returns_tuple else residual
+
+            return forward
+
+        try:
+            for k, layer in enumerate(self.layers):
+                layer.forward = stand_in(k)  # type: ignore[method-assign]
+            yield
+        finally:
+            for layer, forward in before:
+                if forward is None:
+                    del layer.__dict__["forward"]
+                else:
+                    layer.__dict__["forward"] = forward
+
+    @contextlib.contextmanager
+    def rebuilt(self, path: LayerPath) -> Iterator[nn.Module]:
+        """Give the model with its layer list physically rebuilt along `path`: the reference that the gate compares to.
+
+        The config's depth and its per-layer lists are re-ordered alike, because several families slice or index
+        them in their forward. Modules are shared; everything is put back.
+        """
+        depth = len(self.layers)
+        saved = []
+        configs = {id(m.config): m.config for m in self.model.modules() if hasattr(m, "config")}
+        for config in list(configs.values()):
+            text = getattr(config, "text_config", None)
+            if text is not None:
+                configs[id(text)] = text
+        for config in configs.values():
+            saved.append((config, dict(config.__dict__)))
+        try:
+            for config in configs.values():
+                name = getattr(config, "attribute_map", {}).get("num_hidden_layers", "num_hidden_layers")
+                for key, value in list(config.__dict__.items()):
+                    if key == name and value == depth:
+                        config.__dict__[key] = len(path)
+                    elif isinstance(value, list | tuple) and len(value) == depth:
+                        config.__dict__[key] = type(value)(value[k] for k in path)
+            setattr(self.owner, self.attribute, nn.ModuleList([self.layers[k] for k in path]))
+            yield self.model
+        finally:
+            setattr(self.owner, self.attribute, nn.ModuleList(self.layers))
+            for config, content in saved:
+                config.__dict__.clear()
+                config.__dict__.update(content)
+
+
+def find_anatomy(model: nn.Module, token_ids: torch.Tensor, *, depth: int) -> Anatomy:
+    """Find the decoder layers of `model` by watching one forward pass over `token_ids` [batch, tokens].
+
+    Raises:
+        ModelError: no list of `depth` layers is called once each in order; the family is not supported.
+    """
+    candidates = [
+        (owner, attribute, tuple(modules))
+        for owner in model.modules()
+        for attribute, modules in owner.named_children()
+        if isinstance(modules, nn.ModuleList) and len(modules) == depth
+    ]
+    calls: list[int] = []
+    kinds: dict[int, type] = {}
+
+    def watch(module: nn.Module, arguments: object, output: object) -> None:
+        calls.append(id(module))
+        kinds[id(module)] = type(output)
+
+    watched = {id(layer): layer for _, _, layers in candidates for layer in layers}
+    handles = [layer.register_forward_hook(watch) for layer in watched.values()]
+    try:
+        with torch.inference_mode():
+            model(input_ids=token_ids, use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for owner, attribute, layers in candidates:
+        order = [id(layer) for layer in layers]
+        members = set(order)
+        if [call for call in calls if call in members] != order:
+            continue
+        seen = {kinds[call] for call in order}
+        if seen == {torch.Tensor} or seen == {tuple}:
+            return Anatomy(model, owner, attribute, layers, returns_tuple=seen == {tuple})
+    raise ModelError(
+        f"{type(model).__name__}: found no list of {depth} decoder layers that are called once each in order "
+        f"(lists of that length: {', '.join(name for _, name, _ in candidates) or 'none'}); this family is not supported"
+    )
+
+
+def attempt_forward(model: nn.Module, fact: str, **arguments: Any) -> Any:
+    """Run a forward pass whose failure would be an architecture fact.
+
+    Raises:
+        GateError: the pass raised; `fact` says what was tried.
+    """
+    try:
+        with torch.inference_mode():
+            return model(**arguments)
+    except Exception as error:
+        raise GateError(
+            f"{type(model).__name__}: {fact} failed: {type(error).__name__}: {error}; this family is not supported"
+        ) from error
+
+
+def stack_of(layers: Sequence[nn.Module]) -> str:
+    """Name the layers' class, or classes, for messages."""
+    return " and ".join(sorted({type(layer).__name__ for layer in layers}))

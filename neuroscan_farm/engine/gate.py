@@ -1,0 +1,93 @@
+"""The gate: proof, on the model at hand, that replayed layers are the model. Passed before a run spends time.
+
+Three facts are checked on a few real prompts. The model is causal. The identity path, run by the executor from
+single layers, equals the untouched model. Paths with a duplicated block, a skipped layer and a repeated last layer
+equal the same model with its layer list physically rebuilt, run by its own forward.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from neuroscan_farm.domain.paths import Block, LayerPath
+from neuroscan_farm.engine.anatomy import attempt_forward, stack_of
+from neuroscan_farm.engine.executor import Executor
+from neuroscan_farm.engine.prompts import Batch
+from neuroscan_farm.engine.replay import prepare_batch
+from neuroscan_farm.errors import GateError
+
+log = logging.getLogger(__name__)
+
+# Largest difference of a logit, as a share of the largest logit: the same arithmetic in other shapes rounds differently.
+_TOLERANCE = {"float32": 1e-5, "bfloat16": 4e-2, "float16": 5e-3}
+_SAMPLES = 2
+
+
+def pass_gate(executor: Executor, batches: list[Batch]) -> float:
+    """Prove the executor on this model; return the largest relative difference seen.
+
+    Raises:
+        GateError: a fact does not hold; the message names it.
+    """
+    model, anatomy = executor.loaded.model, executor.anatomy
+    family = f"{type(model).__name__} ({stack_of(anatomy.layers)})"
+    longest = max(batches, key=lambda batch: batch.token_ids.shape[1])
+    token_ids = longest.token_ids[:_SAMPLES].to(executor.loaded.device)
+    tolerance = _TOLERANCE.get(executor.loaded.dtype, 1e-5)
+    untouched = attempt_forward(model, "its own forward", input_ids=token_ids, use_cache=False).logits
+    if not torch.isfinite(untouched[:, -1]).all():
+        raise GateError(f"{family}: the untouched model's own logits are not finite; try --dtype float32 or bfloat16")
+
+    if token_ids.shape[1] > 1:
+        changed = token_ids.clone()
+        changed[:, -1] = token_ids[:, 0].where(token_ids[:, 0] != token_ids[:, -1], token_ids[:, -1] ^ 1)
+        other = attempt_forward(model, "its own forward", input_ids=changed, use_cache=False).logits
+        difference = relative_difference(other[:, :-1], untouched[:, :-1])
+        if difference > tolerance:
+            raise GateError(
+                f"{family}: not causal: changing the last token moved earlier logits by {difference:.1e} of the largest; "
+                "only decoders can be scanned (if it is one, try --attention eager)"
+            )
+
+    prepared = prepare_batch(anatomy, token_ids)
+    boundaries = executor.boundaries(prepared)
+    depth = len(anatomy.layers)
+    identity = executor.path_logits(LayerPath.identity(depth), prepared, boundaries)
+    worst = relative_difference(identity, untouched[:, -1])
+    if not worst <= tolerance:
+        raise GateError(
+            f"{family}: the identity path differs from the untouched model by {worst:.1e} of the largest logit "
+            f"(allowed {tolerance:.0e}): state crosses its layers outside the residual stream; not supported"
+        )
+    for fact, path in _paths_to_prove(depth):
+        ours = executor.path_logits(path, prepared, boundaries)
+        with anatomy.rebuilt(path) as rebuilt:
+            theirs = attempt_forward(rebuilt, f"rebuilding it with {fact} ({path})", input_ids=token_ids, use_cache=False)
+        difference = relative_difference(ours, theirs.logits[:, -1])
+        if not difference <= tolerance:
+            raise GateError(
+                f"{family}: the path with {fact} ({path}) differs from the physically rebuilt model by {difference:.1e} "
+                f"of the largest logit (allowed {tolerance:.0e}); not supported"
+            )
+        worst = max(worst, difference)
+    log.info("gate passed for %s: largest relative difference %.1e", family, worst)
+    return worst
+
+
+def relative_difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    """Return the largest absolute difference as a share of the largest absolute value of `theirs`."""
+    return float((ours.float() - theirs.float()).abs().max() / theirs.float().abs().max().clamp_min(1e-30))
+
+
+def _paths_to_prove(depth: int) -> list[tuple[str, LayerPath]]:
+    middle = Block(depth // 3, max(depth // 3 + 1, 2 * depth // 3))
+    paths = [
+        ("a duplicated block", LayerPath.duplicating([middle], depth)),
+        ("its last layer repeated", LayerPath.duplicating([Block(depth - 1, depth)], depth)),
+    ]
+    if depth > 1:
+        kept = [k for k in range(depth) if k != depth // 2]
+        paths.append(("a skipped layer", LayerPath(tuple(kept))))
+    return paths

@@ -1,0 +1,1 @@
+"""From a request to a plan, without weights and without torch: model facts, packing, the estimate of cost."""

@@ -1,0 +1,125 @@
+"""What a model's folder says of itself without loading it: depth, width, family, and a fingerprint of its content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from neuroscan_farm.errors import ModelError
+
+_DEPTH = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+_WIDTH = ("hidden_size", "n_embd", "d_model", "n_embed")
+_LENGTH = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
+_CAUSAL_ENDINGS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SAMPLES_PER_FILE = 16
+_SAMPLE_BYTES = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What the plan needs to know of a model."""
+
+    folder: Path
+    name: str
+    model_type: str
+    depth: int
+    hidden_size: int
+    max_tokens: int | None  # longest prompt; None where the family has no limit
+    dtype: str  # of the checkpoint
+    weight_bytes: int
+    fingerprint: str
+
+
+def read_facts(folder: Path, *, name: str | None = None) -> ModelFacts:
+    """Read a model's facts from its folder; no weight is loaded.
+
+    Raises:
+        ModelError: the folder is no model, is damaged, or holds no decoder.
+    """
+    config = read_config(folder)
+    text = {**config, **(config.get("text_config") or {})}
+    depth = _first_number(text, _DEPTH)
+    if depth is None:
+        raise ModelError(
+            f"{folder}/config.json: the number of layers is missing; expected one of {', '.join(_DEPTH)}"
+        )
+    check_decoder(config, folder)
+    return ModelFacts(
+        folder=folder,
+        name=name or folder.name,
+        model_type=str(text.get("model_type") or config.get("model_type") or "unknown"),
+        depth=depth,
+        hidden_size=_first_number(text, _WIDTH) or 0,
+        max_tokens=_first_number(text, _LENGTH),
+        dtype=str(text.get("dtype") or text.get("torch_dtype") or "float32"),
+        weight_bytes=sum(path.stat().st_size for path in folder.glob("*.safetensors")),
+        fingerprint=fingerprint(folder),
+    )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the folder's config.json.
+
+    Raises:
+        ModelError: it is missing or is no JSON object.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ModelError(f"model {folder}: config.json is missing; give a folder in Hugging Face's form")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read ({error}); fetch the model again") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"{path}: not a JSON object; fetch the model again")
+    return config
+
+
+def check_decoder(config: dict[str, Any], folder: Path) -> None:
+    """Refuse encoders and encoder-decoders by what the config says; the gate proves the rest on the model itself.
+
+    Raises:
+        ModelError: the config describes no decoder.
+    """
+    architectures = config.get("architectures") or []
+    model_type = config.get("model_type", "unknown")
+    if config.get("is_encoder_decoder"):
+        raise ModelError(f"model {folder}: {model_type} is an encoder-decoder; only decoder-only models can be scanned")
+    if architectures and not any(str(name).endswith(_CAUSAL_ENDINGS) for name in architectures):
+        raise ModelError(
+            f"model {folder}: {', '.join(map(str, architectures))} is no decoder language model; "
+            "a class such as LlamaForCausalLM is needed"
+        )
+
+
+def fingerprint(folder: Path) -> str:
+    """Return a digest of the model's content: config, tokenizer, and the weights' headers and samples.
+
+    Weight files are not read whole (a 70B model has 140 GB): of each, its size, its first and last 64 KiB and
+    sixteen blocks spread evenly between enter the digest. A snapshot from the hub is known by its commit.
+    """
+    if folder.parent.name == "snapshots" and _COMMIT.fullmatch(folder.name):
+        return f"hub-{folder.name}"
+    digest = hashlib.blake2b(digest_size=16)
+    small = ("config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "merges.txt")
+    for path in sorted(folder / name for name in small):
+        if path.is_file():
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    for path in sorted(folder.glob("*.safetensors")):
+        size = path.stat().st_size
+        digest.update(f"{path.name}\0{size}\0".encode())
+        with path.open("rb") as file:
+            for k in range(_SAMPLES_PER_FILE + 2):
+                file.seek(math.floor(max(size - _SAMPLE_BYTES, 0) * k / (_SAMPLES_PER_FILE + 1)))
+                digest.update(file.read(_SAMPLE_BYTES))
+    return digest.hexdigest()
+
+
+def _first_number(config: dict[str, Any], names: tuple[str, ...]) -> int | None:
+    return next((config[name] for name in names if isinstance(config.get(name), int)), None)

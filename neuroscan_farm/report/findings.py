@@ -1,0 +1,197 @@
+"""Findings: what the parts of a run say, read in one go. Also while the run goes on."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from neuroscan_farm.domain.measurements import Metric, Outcome
+from neuroscan_farm.domain.requests import AnalysisRequest
+from neuroscan_farm.domain.tasks import Task
+from neuroscan_farm.errors import RequestError
+from neuroscan_farm.report.configurations import SCORES, Configuration, ProbeResult, single_block
+from neuroscan_farm.report.ranking import with_ranks, without_rank
+from neuroscan_farm.statistics.effects import Effect, effects_of, mean_over_probes
+from neuroscan_farm.statistics.sample_matrix import sample_matrices
+from neuroscan_farm.store.run_directory import Manifest, RunDirectory
+
+CONDITIONS = ("device", "backend", "dtype", "engine_version", "scoring_version")
+_COLUMNS = ["task_id", "probe", "sample_id", "outcome", "detail", *SCORES, "seconds", *CONDITIONS]
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """A run's configurations with their results, ranked by one metric."""
+
+    manifest: Manifest
+    request: AnalysisRequest
+    metric: Metric
+    probes: tuple[str, ...]
+    baseline: Configuration | None  # None where the plan has none
+    configurations: tuple[Configuration, ...]  # without the baseline; by stage, then block, then path
+    seconds: Mapping[str, float]  # forward passes on each probe, added up over the workers
+    plan_complete: bool  # whether no further stage follows
+    conditions: Mapping[str, tuple[str, ...]]  # the different values in the rows, by column of `CONDITIONS`
+
+    @property
+    def views(self) -> tuple[str | None, ...]:
+        """How results can be looked at: the mean over probes (None) where there are several; each probe."""
+        return self.probes if len(self.probes) == 1 else (None, *self.probes)
+
+    @property
+    def n_planned(self) -> int:
+        """Tasks planned so far, the baseline among them; a later stage may add some."""
+        return len(self.configurations) + (self.baseline is not None)
+
+    @property
+    def n_measured(self) -> int:
+        """Tasks with rows, be they ok or not."""
+        return sum(c.is_measured for c in self.configurations) + self.has_baseline
+
+    @property
+    def has_baseline(self) -> bool:
+        """Whether the baseline is measured, so that there are changes against it."""
+        return self.baseline is not None and self.baseline.is_measured
+
+    def ranked(self, probe: str | None = None) -> list[Configuration]:
+        """Return the configurations that have a rank, best first."""
+        ranks = {rank: c for c in self.configurations if (rank := c.results[probe].rank) is not None}
+        return [ranks[rank] for rank in sorted(ranks)]
+
+
+def read_findings(run: RunDirectory, *, metric: Metric | None = None) -> Findings:
+    """Read what is there now.
+
+    Args:
+        run: the run; parts that cannot be read count as not measured yet.
+        metric: what to rank by; the request's own where None.
+
+    Raises:
+        RequestError: the metric was named here and the probes cannot tell it.
+        RunError: the request or the plan is damaged.
+    """
+    request = run.request()
+    probes = tuple(run.manifest.probes)
+    tasks = [task for shard in run.shards() for task in shard.tasks]
+    rows = _of_the_plan(run.parts.read(_COLUMNS), tasks, probes)
+    metric = _checked_metric(rows, metric) if metric else request.metric
+    depth = run.manifest.depth
+    baseline_task = next((task for task in tasks if task.is_baseline(depth)), None)
+    results = _results(rows, tasks, probes, metric=metric, baseline=baseline_task)
+    blocks = {task.task_id: task.block or single_block(task.path, depth=depth) for task in tasks}
+    configurations = [
+        Configuration(task.task_id, task.path, blocks[task.task_id], task.stage, results[task.task_id])
+        for task in tasks
+    ]
+    configurations.sort(key=_place)
+    baseline_id = baseline_task.task_id if baseline_task else None
+    baseline = next((c for c in configurations if c.task_id == baseline_id), None)
+    others = tuple(c for c in configurations if c.task_id != baseline_id)
+    return Findings(
+        manifest=run.manifest,
+        request=request,
+        metric=metric,
+        probes=probes,
+        baseline=without_rank(baseline, probes=probes) if baseline else None,
+        configurations=with_ranks(others, baseline=baseline, probes=probes, metric=metric),
+        seconds=_seconds(rows),
+        plan_complete=run.plan_complete(),
+        conditions={name: tuple(sorted(pc.unique(rows[name]).to_pylist())) for name in CONDITIONS},
+    )
+
+
+def _place(c: Configuration) -> tuple[int, bool, tuple[int, int], tuple[int, ...]]:
+    block = (c.block.i, c.block.j) if c.block else (0, 0)
+    return c.stage, c.block is None, block, c.path.layers
+
+
+def _of_the_plan(rows: pa.Table, tasks: Sequence[Task], probes: Sequence[str]) -> pa.Table:
+    """Leave out rows of parts that are not in the plan."""
+    ours = pc.is_in(rows["task_id"], value_set=pa.array([task.task_id for task in tasks], pa.string()))
+    return rows.filter(pc.and_(ours, pc.is_in(rows["probe"], value_set=pa.array(probes, pa.string()))))
+
+
+def _checked_metric(rows: pa.Table, metric: Metric) -> Metric:
+    ok = rows.filter(pc.equal(rows["outcome"], Outcome.OK.value))
+    without = [
+        probe
+        for probe in pc.unique(ok["probe"]).to_pylist()
+        if not pc.any(pc.is_valid(ok.filter(pc.equal(ok["probe"], probe))[metric.value])).as_py()
+    ]
+    if without:
+        other = Metric.EXPECTED_SCORE if metric.needs_answers else Metric.LOG_ODDS
+        why = "no sample says its right answer" if metric.needs_answers else "its answers are no numbers"
+        raise RequestError(
+            f"metric {metric.value}: probe {', '.join(sorted(without))} cannot tell it, because {why}; "
+            f"use --metric {other.value}"
+        )
+    return metric
+
+
+def _results(
+    rows: pa.Table, tasks: Sequence[Task], probes: Sequence[str], *, metric: Metric, baseline: Task | None
+) -> dict[str, dict[str | None, ProbeResult]]:
+    matrices = sample_matrices(rows, SCORES)
+    means = {probe: {name: matrix.means(name) for name in SCORES} for probe, matrix in matrices.items()}
+    outcomes, details = _outcomes(rows)
+    effects: dict[tuple[str, str | None], dict[Metric, Effect]] = defaultdict(dict)
+    for one in dict.fromkeys((metric, Metric.CORRECT)) if baseline else ():
+        for effect in effects_of(matrices, metric=one, baseline_id=baseline.task_id if baseline else ""):
+            effects[effect.task_id, effect.probe][one] = effect
+    results: dict[str, dict[str | None, ProbeResult]] = {}
+    for task in tasks:
+        mine: dict[str | None, ProbeResult] = {}
+        for probe in probes:
+            key = (task.task_id, probe)
+            scores = {name: means.get(probe, {}).get(name, {}).get(task.task_id) for name in SCORES}
+            mine[probe] = ProbeResult(
+                probe, outcomes.get(key, {}), details.get(key), scores, effects.get(key, {})
+            )
+        mine[None] = mine[probes[0]] if len(probes) == 1 else _over_probes([mine[probe] for probe in probes])
+        results[task.task_id] = mine
+    return results
+
+
+def _over_probes(results: Sequence[ProbeResult]) -> ProbeResult:
+    """The unweighted mean over probes; a score or an effect that one probe lacks is absent."""
+    outcomes: dict[str, int] = defaultdict(int)
+    for result in results:
+        for outcome, count in result.outcomes.items():
+            outcomes[outcome] += count
+    means: dict[str, float | None] = {}
+    for name in SCORES:
+        values = [value for result in results if (value := result.means[name]) is not None]
+        means[name] = math.fsum(values) / len(values) if len(values) == len(results) else None
+    effects = {}
+    for metric in results[0].effects:
+        parts = [effect for result in results if (effect := result.effects.get(metric)) is not None]
+        if len(parts) == len(results):
+            effects[metric] = mean_over_probes(parts)
+    detail = next((result.detail for result in results if result.detail), None)
+    return ProbeResult(None, dict(outcomes), detail, means, effects)
+
+
+def _outcomes(rows: pa.Table) -> tuple[dict[tuple[str, str], dict[str, int]], dict[tuple[str, str], str]]:
+    """Count each configuration's rows by outcome; keep the first failure's detail in alphabetical order."""
+    keys = ["task_id", "probe", "outcome", "detail"]
+    counted = rows.select(keys).group_by(keys).aggregate([([], "count_all")])
+    outcomes: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
+    details: dict[tuple[str, str], str] = {}
+    for row in counted.to_pylist():
+        key = (row["task_id"], row["probe"])
+        outcomes[key][row["outcome"]] = outcomes[key].get(row["outcome"], 0) + row["count_all"]
+        if row["outcome"] != Outcome.OK and row["detail"]:
+            details[key] = min(details.get(key, row["detail"]), row["detail"])
+    return outcomes, details
+
+
+def _seconds(rows: pa.Table) -> dict[str, float]:
+    return {
+        probe: math.fsum(rows.filter(pc.equal(rows["probe"], probe))["seconds"].to_numpy().tolist())
+        for probe in pc.unique(rows["probe"]).to_pylist()
+    }

@@ -1,0 +1,84 @@
+"""Settings of this machine and its farm: read at two doors (the CLI, a worker's start) and handed on as values.
+
+Precedence: environment (`NEUROSCAN_*`), then the user's file, then the default.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+import yaml
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from neuroscan_farm.errors import RequestError
+
+
+def user_file() -> Path:
+    """Where the user's own configuration is, if there is one."""
+    return Path(platformdirs.user_config_dir("neuroscan-farm")) / "config.yaml"
+
+
+class Settings(BaseSettings):
+    """What is true of this machine, whatever is asked of it."""
+
+    model_config = SettingsConfigDict(env_prefix="NEUROSCAN_", extra="ignore", frozen=True)
+
+    runs_dir: Path = Field(Path("runs"), description="where runs are made and listed")
+    cache_dir: Path = Field(
+        default_factory=lambda: Path(platformdirs.user_cache_dir("neuroscan-farm")),
+        description="where baseline boundaries are kept, shared by the workers of this machine",
+    )
+    cache_gb: float = Field(20.0, ge=0, description="most gigabytes (10^9 bytes) of boundaries kept; the oldest go first")
+    broker_url: str = Field("redis://127.0.0.1:6379/0", description="the broker: redis://, rediss:// or redis+socket://")
+    queue: str = Field("neuroscan", pattern=r"^[A-Za-z0-9._-]+$", description="the farm's queue on the broker")
+    log_level: str = Field("WARNING", description="DEBUG, INFO, WARNING or ERROR")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Leave out .env files and secrets directories; the user's file comes in through `load`."""
+        return env_settings, init_settings
+
+
+def user_configuration() -> dict[str, Any]:
+    """Return what the user's file says: `settings:` for this class, `request:` for defaults of requests.
+
+    Raises:
+        RequestError: the file is no YAML mapping or holds other keys.
+    """
+    path = user_file()
+    if not path.is_file():
+        return {}
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise RequestError(f"{path}: cannot be read as YAML ({error})") from error
+    if not isinstance(data, dict) or set(data) - {"settings", "request"}:
+        raise RequestError(f"{path}: accepted are the sections settings: and request:")
+    return data
+
+
+def load_settings() -> Settings:
+    """Read the settings of this process.
+
+    Raises:
+        RequestError: a variable or the user's file holds a wrong value.
+    """
+    section = user_configuration().get("settings") or {}
+    unknown = set(section) - set(Settings.model_fields)
+    if unknown:
+        raise RequestError(f"{user_file()}: settings.{min(unknown)} is not known; accepted: {', '.join(Settings.model_fields)}")
+    try:
+        return Settings(**section)
+    except ValidationError as error:
+        lines = [f"NEUROSCAN_{str(p['loc'][0]).upper()} is {p['input']!r}: {p['msg']}" for p in error.errors()]
+        raise RequestError("\n".join(lines)) from error
