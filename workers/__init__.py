@@ -1,0 +1,1 @@
+"""What is true only because Celery and a GPU process exist: app, task, claims, reconciling, shutdown."""

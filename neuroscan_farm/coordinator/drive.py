@@ -27,6 +27,7 @@ class Driver:
         self.run = run
         self.dispatcher = dispatcher
         self.request = run.request()
+        self._plan_stamp = run.plan_stamp()
         self.shards: list[Shard] = run.shards()
         self.finished: set[str] = set()
         self.refusal: Refused | None = None
@@ -55,6 +56,9 @@ class Driver:
         return None, events
 
     def _look(self) -> View:
+        stamp = self.run.plan_stamp()
+        if stamp != self._plan_stamp:  # another driver of this run planned a further stage
+            self._plan_stamp, self.shards = stamp, self.run.shards()
         self.finished = self.run.parts.finished(self.run.rows_expected(self.shards))
         attempts = self.run.attempts.all()
         refused = next((attempt.error for attempt in attempts if attempt.kind == "refused"), None)

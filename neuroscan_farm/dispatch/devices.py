@@ -71,6 +71,11 @@ def device_sets(
     return sets
 
 
+def available_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def pin(device_set: DeviceSet, environment: MutableMapping[str, str] | None = None) -> None:
     """Confine a worker's environment to its device set; must happen before torch is imported."""
     environment = os.environ if environment is None else environment

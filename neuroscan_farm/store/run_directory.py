@@ -169,6 +169,11 @@ class RunDirectory:
             raise RunError(f"{path}: schema version {version}, this program reads {PLAN_VERSION}")
         return shards_of(table)
 
+    def plan_stamp(self) -> tuple[int, int]:
+        """Return something that changes whenever the plan is replaced."""
+        stat = (self.root / "plan.parquet").stat()
+        return stat.st_ino, stat.st_mtime_ns
+
     def plan_complete(self) -> bool:
         """Whether the plan holds its last stage; False while a further one may follow."""
         metadata = pq.read_schema(self.root / "plan.parquet").metadata or {}

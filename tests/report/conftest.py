@@ -29,7 +29,9 @@ def early_hurts_middle_helps(
         i, j = task.block.i, task.block.j
         depth = len(task.path) - (j - i)
         centre, where = (i + j) / 2 / depth, 0.55 if probe == "math" else 0.7
-        value += 0.7 * np.exp(-(((centre - where) / 0.12) ** 2)) - 0.06 * (j - i) - 3 * max(0.0, 0.2 - i / depth)
+        value += (
+            0.7 * np.exp(-(((centre - where) / 0.12) ** 2)) - 0.06 * (j - i) - 3 * max(0.0, 0.2 - i / depth)
+        )
     return float(value + random.normal(0, 0.3)), Outcome.OK
 
 
@@ -74,7 +76,11 @@ def build_run(
         Probe(
             name,
             tuple(
-                Sample(f"{name}-{k:03d}", f"<script>alert({k})</script> {k}+1=", answer=str(k % 10) if labelled else None)
+                Sample(
+                    f"{name}-{k:03d}",
+                    f"<script>alert({k})</script> {k}+1=",
+                    answer=str(k % 10) if labelled else None,
+                )
                 for k in range(n_samples)
             ),
         )

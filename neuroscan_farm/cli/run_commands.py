@@ -1,0 +1,217 @@
+"""`run`, `submit`, `plan` and `resume`: from a request to a run and its report."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from filelock import Timeout
+
+from neuroscan_farm.cli.options import takes_request
+from neuroscan_farm.cli.progress import RunProgress, note
+from neuroscan_farm.coordinator.overview import find_run, lock_of, look_at, runs_in
+from neuroscan_farm.coordinator.prepare import Plan, check_versions, make_plan, prepare, wake
+from neuroscan_farm.domain.requests import AnalysisRequest
+from neuroscan_farm.errors import CancelledRun, NeuroscanError, RunError
+from neuroscan_farm.settings import Settings, load_settings
+from neuroscan_farm.store.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from neuroscan_farm.dispatch.broker import Broker
+
+OutputOption = Annotated[
+    Path | None, typer.Option("--output", "-o", help="The run's directory; default is RUNS_DIR/<run id>.")
+]
+WorkersOption = Annotated[
+    int | None, typer.Option(help="Worker processes of this machine; default is one, or one per group of --gpu-split.")
+]
+SplitOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--gpu-split",
+        help="Megabytes per device: 22000,22000 splits one worker's model over two, 22000;22000 is two workers.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, the beginning of it, or its directory.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command("run")(takes_request(run))
+    app.command("submit")(takes_request(submit))
+    app.command("plan")(takes_request(plan))
+    app.command("resume")(resume)
+
+
+def run(
+    request: AnalysisRequest,
+    *,
+    output: OutputOption = None,
+    workers: WorkersOption = None,
+    gpu_split: SplitOption = None,
+    top_k: Annotated[int, typer.Option("--top-k", min=1, help="How many configurations to list and star.")] = 10,
+    as_json: JsonOption = False,
+) -> None:
+    """Carry out a request on this machine, with no broker; the same command again resumes."""
+    settings = load_settings()
+    made = make_plan(request)
+    directory = prepare(made, _root(made, output, settings), executor="local")
+    _carry_out(directory, settings, workers=workers, gpu_split=gpu_split, top_k=top_k, as_json=as_json)
+
+
+def submit(
+    request: AnalysisRequest,
+    *,
+    output: OutputOption = None,
+    broker: Annotated[str | None, typer.Option(help="Broker URL; default is NEUROSCAN_BROKER_URL.")] = None,
+) -> None:
+    """Send a request to the farm's workers through the broker; prints the run id and nothing else on stdout."""
+    settings = load_settings()
+    made = make_plan(request)
+    farm = _farm(broker, settings)  # before anything is written: a broker out of reach leaves no trace
+    directory = prepare(made, _root(made, output, settings), executor="celery")
+    _hand_over(directory, farm)
+
+
+def plan(request: AnalysisRequest, *, output: OutputOption = None, as_json: JsonOption = False) -> None:
+    """Say what a request comes to, without running it: tasks, shards, layer evaluations, memory and time."""
+    from neuroscan_farm.planning.estimate import estimate
+
+    settings = load_settings()
+    made = make_plan(request)
+    root = _root(made, output, settings)
+    here = [RunDirectory.open(root)] if RunDirectory.exists(root) else []
+    cost = estimate(request, made.facts, made.probes, made.shards, timed=[*here, *runs_in(settings.runs_dir)])
+    if as_json:
+        print(json.dumps({"schema_version": 1, "run_id": made.run_id, "directory": str(root), **cost.to_json_dict()}))
+        return
+    tokens = f"{cost.tokens:,}{'' if cost.tokens_exact else ' (estimated from the text)'}"
+    saved = cost.evaluations_naive / max(cost.evaluations_shared, 1)
+    if cost.seconds is None:
+        seconds = "unknown until one shard of this model and device was timed"
+    else:
+        seconds = f"about {_duration(cost.seconds)} of one worker like the one that was timed"
+    print(f"run                {made.run_id}")
+    print(f"directory          {root}")
+    print(f"model              {made.facts.name} ({made.facts.model_type}, {made.facts.depth} layers)")
+    print(f"probes             {', '.join(probe.name for probe in made.probes)}: {cost.samples} samples, {tokens} tokens")
+    more = "" if made.complete else ", and a refinement around the best when they are finished"
+    print(f"tasks              {cost.tasks:,} in {cost.shards:,} shards{more}")
+    print(f"layer evaluations  {cost.evaluations_naive:,} naive, {cost.evaluations_shared:,} shared ({saved:.2f}x fewer)")
+    print(f"boundary cache     {cost.boundary_bytes / 1e6:,.1f} MB")
+    print(f"time               {seconds}")
+
+
+def resume(
+    run: RunArgument,
+    workers: WorkersOption = None,
+    gpu_split: SplitOption = None,
+    top_k: Annotated[int, typer.Option("--top-k", min=1, help="How many configurations to list and star.")] = 10,
+    as_json: JsonOption = False,
+    broker: Annotated[str | None, typer.Option(help="Broker URL; default is NEUROSCAN_BROKER_URL.")] = None,
+) -> None:
+    """Go on with a run that was stopped or cancelled, in the way it was started: here, or on the farm."""
+    settings = load_settings()
+    directory = find_run(run, settings.runs_dir)
+    check_versions(directory)
+    if directory.manifest.executor == "celery":
+        farm = _farm(broker, settings)
+        wake(directory)
+        _hand_over(directory, farm)
+        return
+    wake(directory)
+    _carry_out(directory, settings, workers=workers, gpu_split=gpu_split, top_k=top_k, as_json=as_json)
+
+
+def _farm(broker_url: str | None, settings: Settings) -> Broker:
+    from neuroscan_farm.dispatch.broker import Broker
+
+    farm = Broker(broker_url or settings.broker_url, queue=settings.queue)
+    farm.ping()
+    return farm
+
+
+def _hand_over(directory: RunDirectory, farm: Broker) -> None:
+    from neuroscan_farm.dispatch.celery_queue import submit as register
+
+    register(directory, farm)
+    if not farm.workers():
+        note("no worker is on this broker yet; start one with: neuroscan-farm worker")
+    note(f"`neuroscan-farm watch {directory.root}` shows the progress")
+    print(directory.manifest.run_id)
+
+
+def _root(made: Plan, output: Path | None, settings: Settings) -> Path:
+    return output if output is not None else settings.runs_dir / made.run_id
+
+
+def _carry_out(
+    directory: RunDirectory,
+    settings: Settings,
+    *,
+    workers: int | None,
+    gpu_split: list[str] | None,
+    top_k: int,
+    as_json: bool,
+) -> None:
+    from neuroscan_farm.coordinator.drive import drive
+    from neuroscan_farm.dispatch.devices import available_cores, device_sets
+    from neuroscan_farm.dispatch.local import LocalExecutor
+    from neuroscan_farm.report.write import write_report
+
+    sets = device_sets(
+        gpu_split or [],
+        workers=workers,
+        visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
+        cores=available_cores(),
+    )
+    try:
+        lock = lock_of(directory.root).acquire()
+    except Timeout:
+        raise RunError(
+            f"{directory.root}: another process of this machine is working on this run; "
+            f"`neuroscan-farm watch {directory.root}` shows it"
+        ) from None
+    with lock:
+        note(f"run {directory.manifest.run_id} in {directory.root}")
+        executor = LocalExecutor(
+            sets,
+            cache_dir=settings.cache_dir,
+            cache_bytes=int(settings.cache_gb * 1e9),
+            log_level=settings.log_level,
+        )
+        try:
+            with RunProgress() as progress:
+                end = drive(directory, executor, on_step=progress)
+        except BaseException as error:
+            if not isinstance(error, NeuroscanError):
+                note(f"stopped; what is finished is kept. Go on with: neuroscan-farm resume {directory.root}")
+            raise
+        finally:
+            executor.close()
+    if end.state == "refused":
+        raise RunError(str(end.reason))
+    if end.state == "cancelled":
+        raise CancelledRun(f"the run was cancelled; go on with: neuroscan-farm resume {directory.root}")
+    files = write_report(directory, top_k=top_k)
+    if as_json:
+        print(json.dumps(look_at(directory).to_json_dict()))
+    else:
+        print(files.summary)
+    note(f"report: {files.page}")
+    failed = look_at(directory).tasks_failed
+    if failed:
+        note(f"{failed} tasks failed; the report groups them by error")
+        raise typer.Exit(3)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

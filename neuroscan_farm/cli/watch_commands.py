@@ -1,0 +1,181 @@
+"""`status`, `watch`, `ls`, `cancel`, `report` and `export`: looking at runs and taking out their results."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from neuroscan_farm.cli.progress import note
+from neuroscan_farm.cli.run_commands import JsonOption, RunArgument
+from neuroscan_farm.coordinator.overview import Overview, find_run, look_at, runs_in
+from neuroscan_farm.domain.measurements import Metric
+from neuroscan_farm.domain.paths import LayerPath, parse_blocks
+from neuroscan_farm.errors import RequestError, WaitTimeout
+from neuroscan_farm.settings import load_settings
+
+_ENDED = {"finished", "cancelled", "refused", "stopped"}
+MetricOption = Annotated[str | None, typer.Option(help="Rank by this metric instead of the request's.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    for command in (status, watch, ls, cancel, report, export):
+        app.command(command.__name__)(command)
+
+
+def status(run: RunArgument, as_json: JsonOption = False) -> None:
+    """Say how a run stands. Exit code 3 when it finished with failed tasks."""
+    overview = look_at(find_run(run, load_settings().runs_dir))
+    if as_json:
+        print(json.dumps(overview.to_json_dict()))
+    else:
+        for name, value in _lines(overview):
+            print(f"{name:<10} {value}")
+    _exit_by(overview)
+
+
+def watch(
+    run: RunArgument,
+    timeout: Annotated[float | None, typer.Option(help="Give up after so many seconds, with exit code 6.")] = None,
+    interval: Annotated[float, typer.Option(min=0.1, help="Seconds between looks.")] = 1.0,
+) -> None:
+    """Watch a run, live, until it ends."""
+    directory = find_run(run, load_settings().runs_dir)
+    until = None if timeout is None else time.monotonic() + timeout
+    console = Console(stderr=True)
+    overview = look_at(directory)
+    with Live(_panel(overview), console=console, transient=False, auto_refresh=False) as live:
+        while overview.state not in _ENDED:
+            if until is not None and time.monotonic() >= until:
+                raise WaitTimeout(
+                    f"run {overview.run_id} is {overview.state} after {timeout:g} s "
+                    f"({overview.tasks_finished} of {overview.tasks} tasks); it goes on"
+                )
+            time.sleep(interval)
+            overview = look_at(directory)
+            live.update(_panel(overview), refresh=True)
+    if overview.state == "refused":
+        note(f"error: {overview.refusal}")
+        raise typer.Exit(5)
+    if overview.state in {"cancelled", "stopped"}:
+        note(f"the run is {overview.state}; go on with: neuroscan-farm resume {directory.root}")
+        raise typer.Exit(1)
+    _exit_by(overview)
+
+
+def ls(as_json: JsonOption = False) -> None:
+    """List the runs, the newest first."""
+    overviews = [look_at(run) for run in runs_in(load_settings().runs_dir)]
+    overviews.sort(key=lambda overview: overview.created, reverse=True)
+    if as_json:
+        print(json.dumps({"schema_version": 1, "runs": [overview.to_json_dict() for overview in overviews]}))
+        return
+    if not overviews:
+        note(f"no runs in {load_settings().runs_dir}/")
+    for overview in overviews:
+        done = f"{overview.tasks_finished}/{overview.tasks}"
+        print(f"{overview.run_id}  {overview.state:<9} {done:>13}  {overview.created}  {','.join(overview.probes)}")
+
+
+def cancel(run: RunArgument) -> None:
+    """Cancel a run: its workers stop between two tasks; what is finished stays, and `resume` goes on."""
+    directory = find_run(run, load_settings().runs_dir)
+    overview = look_at(directory)
+    if overview.state == "finished":
+        note("the run is finished already; nothing to cancel")
+        return
+    directory.set_wanted("cancelled")
+    note(f"cancelled with {overview.tasks_finished} of {overview.tasks} tasks finished")
+
+
+def report(
+    run: RunArgument,
+    metric: MetricOption = None,
+    top_k: Annotated[int, typer.Option("--top-k", min=1, help="How many configurations to list and star.")] = 10,
+) -> None:
+    """Write the report of a run into its directory, also while it goes on."""
+    from neuroscan_farm.report.write import write_report
+
+    directory = find_run(run, load_settings().runs_dir)
+    files = write_report(directory, metric=_metric(metric), top_k=top_k)
+    print(files.summary)
+    note(f"report: {files.page}")
+
+
+def export(
+    run: RunArgument,
+    format: Annotated[str, typer.Option(help="mergekit, exl3-layer-map, json or csv.")],
+    block: Annotated[str | None, typer.Option(help="This block, as I,J or I,J;K,L.")] = None,
+    path: Annotated[str | None, typer.Option(help="This order, as 0..15,11..31.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="The configuration of this rank, where none is named.")] = 1,
+    metric: MetricOption = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file; default is stdout.")] = None,
+) -> None:
+    """Take results out: a configuration as mergekit YAML or exllamav3 layer map, or all as CSV or JSON."""
+    from neuroscan_farm.report.write import export as export_text
+    from neuroscan_farm.store.atomic import write_text
+
+    directory = find_run(run, load_settings().runs_dir)
+    if block is not None and path is not None:
+        raise RequestError("--block and --path both name a configuration; give one")
+    chosen = LayerPath.parse(path) if path is not None else None
+    if block is not None:
+        chosen = LayerPath.duplicating(parse_blocks(block), directory.manifest.depth)
+    text = export_text(directory, format=format, path=chosen, top=top, metric=_metric(metric))
+    if output is None:
+        print(text, end="" if text.endswith("\n") else "\n")
+    else:
+        write_text(output, text)
+        note(f"written: {output}")
+
+
+def _metric(name: str | None) -> Metric | None:
+    if name is None:
+        return None
+    try:
+        return Metric(name)
+    except ValueError:
+        raise RequestError(f"metric {name!r} is not known; there are: {', '.join(Metric)}") from None
+
+
+def _exit_by(overview: Overview) -> None:
+    if overview.state == "finished" and overview.tasks_failed:
+        raise typer.Exit(3)
+
+
+def _lines(overview: Overview) -> list[tuple[str, str]]:
+    lines = [
+        ("run", overview.run_id),
+        ("directory", overview.directory),
+        ("state", overview.state),
+        ("model", overview.model),
+        ("probes", ", ".join(overview.probes)),
+        ("tasks", f"{overview.tasks_finished} of {overview.tasks} finished, {overview.tasks_failed} of them failed"),
+        ("shards", f"{overview.shards_finished} of {overview.shards}" + ("" if overview.plan_complete else ", more to come")),
+    ]
+    if overview.tasks_per_minute is not None:
+        lines.append(("rate", f"{overview.tasks_per_minute:.1f} tasks/min"))
+    if overview.eta_seconds is not None and overview.state in {"running", "queued"}:
+        lines.append(("eta", f"{overview.eta_seconds:.0f} s"))
+    if overview.deaths:
+        lines.append(("deaths", f"{overview.deaths} workers died on the way"))
+    if overview.refusal is not None:
+        lines.append(("refused", overview.refusal))
+    return lines
+
+
+def _panel(overview: Overview) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for name, value in _lines(overview):
+        table.add_row(Text(name, style="bold"), Text(value))
+    share = overview.tasks_finished / max(overview.tasks, 1)
+    table.add_row("", Text("█" * round(40 * share) + "░" * (40 - round(40 * share)) + f" {share:.0%}"))
+    return table

@@ -1,0 +1,111 @@
+"use strict";
+(() => {
+  const page = JSON.parse(document.getElementById("data").textContent);
+  const box = document.getElementById("figures");
+  if (!box) return;
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  const buttons = [...document.querySelectorAll("#views button")];
+  const body = document.querySelector("#all tbody");
+  const more = document.getElementById("more");
+  const changeDigits = page.decimals;
+  // Column -> decimals; texts have none. The columns are: rank, configuration, path, layers run, change, low, high,
+  // accuracy change, log-odds, accuracy, expected value, coverage, entropy, samples, remark.
+  const decimals = [0, null, null, 0, changeDigits, changeDigits, changeDigits, 1, 3, 1, 3, 1, 3, 0, null];
+  const signed = new Set([4, 5, 6, 7]);
+  let view = 0, column = 0, ascending = true, all = false;
+
+  function drawFigures() {
+    const soft = getComputedStyle(document.documentElement).getPropertyValue("--text").trim();
+    for (const old of box.querySelectorAll(".plot")) Plotly.purge(old);
+    box.replaceChildren();
+    const plots = [];
+    // All frames first: a figure takes its width from the grid, which depends on how many there are.
+    for (const figure of page.views[view].figures) {
+      const frame = document.createElement("figure");
+      const title = document.createElement("h3"), subtitle = document.createElement("p"), plot = document.createElement("div");
+      title.textContent = figure.title;
+      subtitle.textContent = figure.subtitle;
+      plot.className = "plot";
+      plot.style.height = figure.layout.height + "px";
+      frame.append(title, subtitle, plot);
+      box.append(frame);
+      plots.push([figure, plot]);
+    }
+    for (const [figure, plot] of plots) {
+      const data = figure.data.map(
+        (trace) => "customdata" in trace ? { ...trace, customdata: page.pool[trace.customdata] } : { ...trace });
+      const layout = {
+        ...figure.layout, paper_bgcolor: "rgba(0,0,0,0)", font: { ...figure.layout.font, color: soft },
+        margin: { ...figure.layout.margin, t: 34 }, modebar: { bgcolor: "rgba(0,0,0,0)" },
+      };
+      Plotly.newPlot(plot, data, structuredClone(layout), page.config);
+    }
+  }
+
+  function cell(text, kind) {
+    const element = document.createElement("td");
+    element.textContent = text;
+    if (kind) element.className = kind;
+    return element;
+  }
+
+  function written(value, index) {
+    if (value === null) return "–";
+    if (decimals[index] === null) return value;
+    const text = value.toFixed(decimals[index]);
+    if (Number(text) === 0) return text.replace("-", "");
+    return signed.has(index) && value > 0 ? "+" + text : text;
+  }
+
+  function drawTable() {
+    const rows = page.views[view].rows.map((row, k) => [row[0], ...page.configurations[k], ...row.slice(1)]);
+    // What is absent comes last in both directions.
+    rows.sort((a, b) => {
+      const x = a[column], y = b[column];
+      if (x === null || y === null) return (x === null) - (y === null);
+      const order = typeof x === "string" ? x.localeCompare(y, undefined, { numeric: true }) : x - y;
+      return ascending ? order : -order;
+    });
+    const shown = all ? rows : rows.slice(0, page.rows_at_first);
+    body.replaceChildren(...shown.map((row) => {
+      const line = document.createElement("tr");
+      line.append(...row.map((value, k) => cell(written(value, k), k === 2 ? "path" : decimals[k] === null ? "" : "n")));
+      return line;
+    }));
+    more.hidden = shown.length === rows.length;
+    more.textContent = `Show all ${rows.length}`;
+    document.querySelectorAll("#all th").forEach((th, k) => {
+      if (k === column) th.setAttribute("aria-sort", ascending ? "ascending" : "descending");
+      else th.removeAttribute("aria-sort");
+    });
+  }
+
+  function show(index) {
+    view = index;
+    buttons.forEach((button, k) => button.setAttribute("aria-pressed", String(k === view)));
+    document.getElementById("table-view").textContent = buttons.length ? buttons[view].textContent : "";
+    drawFigures();
+    drawTable();
+  }
+
+  buttons.forEach((button, k) => button.addEventListener("click", () => show(k)));
+  document.querySelectorAll("#all th button").forEach((button) => button.addEventListener("click", () => {
+    const next = Number(button.dataset.column);
+    // Scores start with the largest, texts and ranks with the smallest.
+    ascending = next === column ? !ascending : decimals[next] === null || next === 0;
+    column = next;
+    drawTable();
+  }));
+  more.addEventListener("click", () => { all = true; drawTable(); });
+  dark.addEventListener("change", drawFigures);
+  document.querySelectorAll(".copy").forEach((button) => button.addEventListener("click", async () => {
+    const text = button.parentElement.querySelector("pre").textContent;
+    try {
+      await navigator.clipboard.writeText(text);
+      button.textContent = "Copied";
+    } catch {
+      getSelection().selectAllChildren(button.parentElement.querySelector("pre"));
+    }
+  }));
+  show(0);
+})();

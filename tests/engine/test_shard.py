@@ -1,0 +1,114 @@
+"""One shard, measured in this process: rows, outcomes, and nothing done twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from neuroscan_farm.engine.shard import execute_shard
+from neuroscan_farm.errors import CancelledRun, ModelError, RunError
+from neuroscan_farm.store.attempts import Attempt
+from neuroscan_farm.store.schema import CIRCUMSTANCES
+from tests.conftest import MakeRun
+from tests.tiny_models import make_tiny, oracle_logits
+
+
+def test_the_rows_of_a_shard_equal_an_oracle(make_run: MakeRun, warm: Any, tiny_llama: Path) -> None:
+    run = make_run(parameters={"blocks": ["2,4", "1,3;4,5", "0,6", "3,4x3"], "paths": ["0..1,4..5"]})
+    for shard in run.shards():
+        execute_shard(run, shard.shard_id, 1, worker="test", warm=warm)
+    rows = run.parts.read().to_pylist()
+    assert len(rows) == 6 * 8
+    executor, batches = warm.ready_for(run)
+    prompts = {s.sample_id: ids for b in batches for s, ids in zip(b.samples, b.token_ids, strict=True)}
+    digits = batches[0].answer_ids
+    for row in rows:
+        logits = oracle_logits(tiny_llama, tuple(row["path"]), prompts[row["sample_id"]][None])[0]
+        p = torch.softmax(logits[list(digits)], -1)
+        assert row["outcome"] == "ok"
+        assert row["answer_probabilities"] == pytest.approx(p.tolist(), abs=1e-4)
+        assert row["coverage"] == pytest.approx(float(torch.softmax(logits, -1)[list(digits)].sum()), abs=1e-4)
+        assert row["n_layers_run"] == len(row["path"])
+    blocks = {(row["i"], row["j"]) for row in rows}
+    assert blocks == {(None, None), (2, 4), (0, 6)}
+    assert {tuple(row["skipped"]) for row in rows} == {(), (2, 3)}
+
+
+def test_a_shard_that_is_finished_is_not_measured_again(make_run: MakeRun, warm: Any) -> None:
+    run = make_run(parameters={"blocks": ["2,4"]})
+    (shard,) = run.shards()
+    execute_shard(run, shard.shard_id, 1, worker="test", warm=warm)
+    before = run.parts.path(shard.shard_id).stat().st_mtime_ns
+    started: list[str] = []
+    execute_shard(run, shard.shard_id, 2, worker="other", warm=warm, on_task=started.append)
+    assert started == []
+    assert run.parts.path(shard.shard_id).stat().st_mtime_ns == before
+
+
+def test_rows_do_not_depend_on_how_tasks_are_packed(make_run: MakeRun, warm: Any) -> None:
+    tables = []
+    for size in (1, 3, 16):
+        run = make_run(f"run-{size}", shard_size=size, parameters={"min_block": 4})
+        for shard in run.shards():
+            execute_shard(run, shard.shard_id, 1, worker="test", warm=warm)
+        dropped = [*CIRCUMSTANCES, "run_id", "shard_id"]
+        tables.append(run.parts.read().drop_columns(dropped).sort_by([("task_id", "ascending"), ("sample_id", "ascending")]))
+    assert tables[0].equals(tables[1])
+    assert tables[0].equals(tables[2])
+
+
+def test_non_finite_logits_are_rows_with_an_outcome(make_run: MakeRun, tmp_path: Path, warm: Any) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = make_tiny("llama", tmp_path / "overflowing")
+    weights = load_file(folder / "model.safetensors")
+    # Run once, layer 3 multiplies the stream by 1e20; run twice, the square of it overflows.
+    weights["model.layers.3.mlp.down_proj.weight"] *= 1e30
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    run = make_run(model=str(folder), parameters={"paths": ["0..2,4..5", "0..3,3..5,3..5,3..5"]})
+    for shard in run.shards():
+        execute_shard(run, shard.shard_id, 1, worker="test", warm=warm)
+    by_outcome = {row["outcome"]: row for row in run.parts.read().to_pylist()}
+    assert set(by_outcome) <= {"ok", "non_finite"}
+    for row in run.parts.read().to_pylist():
+        if row["outcome"] == "non_finite":
+            assert row["log_odds"] is None
+            assert "logits" in row["detail"]
+
+
+def test_a_cancelled_run_stops_between_tasks_and_writes_nothing(make_run: MakeRun, warm: Any) -> None:
+    run = make_run(parameters={"blocks": ["2,4"]})
+    run.set_wanted("cancelled")
+    (shard,) = run.shards()
+    with pytest.raises(CancelledRun):
+        execute_shard(run, shard.shard_id, 1, worker="test", warm=warm)
+    assert run.parts.read().num_rows == 0
+
+
+def test_a_model_that_changed_since_the_run_was_made_is_refused(make_run: MakeRun, tmp_path: Path, warm: Any) -> None:
+    folder = make_tiny("llama", tmp_path / "model")
+    run = make_run(model=str(folder), parameters={"blocks": ["2,4"]})
+    make_tiny("llama", folder, seed=1)
+    with pytest.raises(ModelError, match="not that of the run"):
+        execute_shard(run, run.shards()[0].shard_id, 1, worker="test", warm=warm)
+
+
+def test_an_order_from_another_plan_is_refused(make_run: MakeRun, warm: Any) -> None:
+    with pytest.raises(RunError, match="no shard"):
+        execute_shard(make_run(), "s000000000000", 1, worker="test", warm=warm)
+
+
+def test_a_task_that_killed_three_workers_is_quarantined_and_the_others_are_measured(
+    make_run: MakeRun, warm: Any
+) -> None:
+    run = make_run(parameters={"blocks": ["2,4", "1,3"]})
+    (shard,) = run.shards()
+    poison = shard.tasks[1].task_id
+    for attempt in (1, 2, 3):
+        run.attempts.record(Attempt(shard.shard_id, attempt, "died", poison, "w", "killed", "2026-01-01T00:00:00"))
+    execute_shard(run, shard.shard_id, 4, worker="test", warm=warm)
+    outcomes = {(row["task_id"], row["outcome"]) for row in run.parts.read().to_pylist()}
+    assert outcomes == {(t.task_id, "quarantined" if t.task_id == poison else "ok") for t in shard.tasks}

@@ -1,0 +1,51 @@
+"""What one worker is told at its start; its pool child gets the same through the Celery application."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from neuroscan_farm.dispatch.broker import Broker, Timings
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerConfig:
+    """One worker: its farm, its name, its devices."""
+
+    broker_url: str
+    queue: str
+    name: str
+    host: str
+    devices: tuple[str, ...] | None  # entries of CUDA_VISIBLE_DEVICES; None leaves the environment as it is
+    memory_mb: tuple[int, ...]  # most megabytes of weights per device; empty is no limit
+    threads: int
+    cache_dir: str
+    cache_bytes: int
+    grace_seconds: float = 20.0  # how long a worker that is asked to leave may go on with its present task
+    log_level: str = "WARNING"
+    timings: Timings = field(default_factory=Timings)
+
+    def to_plain(self) -> dict[str, Any]:
+        """The configuration as plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> WorkerConfig:
+        """Read `to_plain` back."""
+        return cls(**{**plain, "timings": Timings(**plain["timings"])})
+
+    def broker(self) -> Broker:
+        """A broker of this worker's farm."""
+        return Broker(self.broker_url, queue=self.queue, timings=self.timings)
+
+    def cache_path(self) -> Path:
+        """Where boundaries are kept on this machine."""
+        return Path(self.cache_dir)
+
+    def device_text(self) -> str:
+        """The devices in words, for `status`."""
+        if self.devices is None:
+            return "all visible"
+        return "cuda:" + ",".join(self.devices)
