@@ -5,12 +5,13 @@ Precedence: environment (`NEUROSCAN_*`), then the user's file, then the default.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import platformdirs
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from neuroscan_farm.errors import RequestError
@@ -31,10 +32,26 @@ class Settings(BaseSettings):
         default_factory=lambda: Path(platformdirs.user_cache_dir("neuroscan-farm")),
         description="where baseline boundaries are kept, shared by the workers of this machine",
     )
-    cache_gb: float = Field(20.0, ge=0, description="most gigabytes (10^9 bytes) of boundaries kept; the oldest go first")
-    broker_url: str = Field("redis://127.0.0.1:6379/0", description="the broker: redis://, rediss:// or redis+socket://")
-    queue: str = Field("neuroscan", pattern=r"^[A-Za-z0-9._-]+$", description="the farm's queue on the broker")
-    log_level: str = Field("WARNING", description="DEBUG, INFO, WARNING or ERROR")
+    cache_gb: float = Field(
+        20.0, ge=0, description="most gigabytes (10^9 bytes) of boundaries kept; the oldest go first"
+    )
+    broker_url: str = Field(
+        "redis://127.0.0.1:6379/0", description="the broker: redis://, rediss:// or redis+socket://"
+    )
+    queue: str = Field(
+        "neuroscan", pattern=r"^[A-Za-z0-9._-]+$", description="the farm's queue on the broker"
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "WARNING", description="DEBUG, INFO, WARNING or ERROR"
+    )
+
+    @field_validator("runs_dir", "cache_dir")
+    @classmethod
+    def _home_is_known(cls, value: Path) -> Path:
+        try:
+            return value.expanduser()
+        except RuntimeError as error:  # ~somebody who is not there
+            raise ValueError(str(error)) from error
 
     @classmethod
     def settings_customise_sources(
@@ -45,7 +62,8 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Leave out .env files and secrets directories; the user's file comes in through `load`."""
+        """Leave out .env files and secrets directories; the user's file comes in through `load_settings`."""
+        del settings_cls, dotenv_settings, file_secret_settings
         return env_settings, init_settings
 
 
@@ -60,10 +78,13 @@ def user_configuration() -> dict[str, Any]:
         return {}
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+    except (yaml.YAMLError, ValueError, OSError) as error:
         raise RequestError(f"{path}: cannot be read as YAML ({error})") from error
     if not isinstance(data, dict) or set(data) - {"settings", "request"}:
         raise RequestError(f"{path}: accepted are the sections settings: and request:")
+    for name, section in data.items():
+        if not isinstance(section, dict | None):
+            raise RequestError(f"{path}: {name} is {section!r}; accepted is a mapping of fields to values")
     return data
 
 
@@ -76,9 +97,16 @@ def load_settings() -> Settings:
     section = user_configuration().get("settings") or {}
     unknown = set(section) - set(Settings.model_fields)
     if unknown:
-        raise RequestError(f"{user_file()}: settings.{min(unknown)} is not known; accepted: {', '.join(Settings.model_fields)}")
+        raise RequestError(
+            f"{user_file()}: settings.{min(unknown)} is not known; accepted: {', '.join(Settings.model_fields)}"
+        )
     try:
         return Settings(**section)
     except ValidationError as error:
-        lines = [f"NEUROSCAN_{str(p['loc'][0]).upper()} is {p['input']!r}: {p['msg']}" for p in error.errors()]
+        lines = []
+        for problem in error.errors():
+            name = str(problem["loc"][0])
+            variable = f"NEUROSCAN_{name.upper()}"
+            source = variable if variable in os.environ else f"{user_file()}: settings.{name}"
+            lines.append(f"{source} is {problem['input']!r}: {problem['msg']}")
         raise RequestError("\n".join(lines)) from error

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from neuroscan_farm.analyses import read_request
 from neuroscan_farm.coordinator.prepare import make_plan, prepare
 from neuroscan_farm.store.run_directory import RunDirectory
+
+# A law holds or it does not; how long a shared machine took to try it is no part of it.
+hypothesis.settings.register_profile(
+    "laws", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("laws")
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +52,9 @@ def probe_file(tmp_path: Path) -> Path:
     samples += [{"prompt": f"1{a}-{a}0 is ", "answer": str(a)} for a in (3, 5, 7)]
     samples += [{"prompt": "a=4 k=7 k?", "answer": 7}]
     path = tmp_path / "sums.json"
-    path.write_text(json.dumps({"name": "sums", "description": "test", "scoring": "digits", "samples": samples}))
+    path.write_text(
+        json.dumps({"name": "sums", "description": "test", "scoring": "digits", "samples": samples})
+    )
     return path
 
 
@@ -57,15 +66,22 @@ def make_run(tiny_llama: Path, probe_file: Path, tmp_path: Path) -> MakeRun:
     """Return a function that makes a run of the tiny model; keywords change the request."""
 
     def make(name: str = "run", *, executor: str = "local", **changes: Any) -> RunDirectory:
-        data = {"analysis": "duplication", "model": str(tiny_llama), "probes": [str(probe_file)], "shard_size": 4}
-        return prepare(make_plan(read_request(data | changes, where="test")), tmp_path / name, executor=executor)
+        data = {
+            "analysis": "duplication",
+            "model": str(tiny_llama),
+            "probes": [str(probe_file)],
+            "shard_size": 4,
+        }
+        return prepare(
+            make_plan(read_request(data | changes, where="test")), tmp_path / name, executor=executor
+        )
 
     return make
 
 
 @pytest.fixture
-def warm(own_settings: Path) -> Iterator[Any]:
+def warm(own_settings: Path) -> Any:
     """A holder of a warm model with a cache of its own."""
     from neuroscan_farm.engine.warm import WarmModel
 
-    yield WarmModel(threads=1, cache_dir=own_settings / "cache", cache_bytes=10**9)
+    return WarmModel(threads=1, cache_dir=own_settings / "cache", cache_bytes=10**9)

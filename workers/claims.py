@@ -13,7 +13,7 @@ from neuroscan_farm.errors import BrokerError
 log = logging.getLogger(__name__)
 
 
-class ShardLeft(Exception):  # noqa: N818 - it ends a shard, it is no error
+class ShardLeft(Exception):
     """The shard is left undone for a good reason; nobody died and nothing is to be put on record."""
 
 
@@ -35,7 +35,7 @@ class Claim:
     def take(
         cls, broker: Broker, run_id: str, running: Running, *, leaving: Callable[[], bool]
     ) -> Claim | None:
-        """Claim a shard and keep the claim alive; None where another worker has it.
+        """Claim a shard and keep the claim alive; None where it is not to be had.
 
         Raises:
             BrokerError: the broker is out of reach.

@@ -11,3 +11,5 @@ def log_to_stderr(level: str) -> None:
     logging.basicConfig(format=line, level=level, force=True)
     for name in ("celery", "kombu", "amqp", "multiprocessing"):
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelNamesMapping()[level]))
+    # The death of a child is told by ourselves, in one line; Celery tells it with two tracebacks of its own.
+    logging.getLogger("celery.worker.request").setLevel(logging.CRITICAL)

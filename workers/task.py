@@ -82,7 +82,7 @@ class ShardWorker:
             log.warning("%s: order dropped, it will be sent again: %s", where, error)
             return
         if claim is None:
-            log.info("%s: another worker has it", where)
+            log.info("%s: dropped: another worker has it, or its run has ended", where)
             return
         report: Report | None = None
         try:

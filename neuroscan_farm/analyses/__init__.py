@@ -29,16 +29,18 @@ def get_analysis(name: str) -> Analysis:
     return ANALYSES[name]
 
 
-def read_request(data: Mapping[str, Any], *, where: str) -> AnalysisRequest:
+def read_request(data: object, *, where: str) -> AnalysisRequest:
     """Validate `data` as a request; every problem is listed at once.
 
     Args:
-        data: the request as nested mappings, as YAML gives it.
+        data: the request as nested mappings, as YAML gives it; anything else is refused.
         where: what to call the source in an error, such as a file name.
 
     Raises:
         RequestError: a field is missing, unknown or out of range.
     """
+    if not isinstance(data, Mapping):
+        raise RequestError(f"{where}: a request is a mapping with analysis:, model: and probes:")
     data = dict(data)
     if "analysis" not in data:
         raise RequestError(f"{where}: analysis is missing; there are: {', '.join(ANALYSES)}")

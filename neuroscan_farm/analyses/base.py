@@ -14,7 +14,11 @@ class Analysis(Protocol):
 
     name: str
     summary: str
-    parameters: type[Parameters]
+
+    @property
+    def parameters(self) -> type[Parameters]:
+        """The pydantic model of this analysis' parameters."""
+        ...
 
     def expand(self, parameters: Parameters, *, depth: int, probe_digests: Sequence[str]) -> list[Task]:
         """Return the tasks of stage 0, the baseline first, no path twice.

@@ -20,7 +20,9 @@ class DuplicationParameters(Parameters):
     """Which blocks to run more than once. Lists of blocks or paths replace the grid."""
 
     min_block: int = Field(1, ge=1, description="shortest block, in layers")
-    max_block: int | None = Field(None, ge=1, description="longest block, in layers; none is the model's depth")
+    max_block: int | None = Field(
+        None, ge=1, description="longest block, in layers; none is the model's depth"
+    )
     step: int = Field(1, ge=1, description="stride of i and of j")
     skip_early: int = Field(0, ge=0, description="layers at the start that no block touches")
     skip_late: int = Field(0, ge=0, description="layers at the end that no block touches")
@@ -70,9 +72,7 @@ class Duplication:
             stride = parameters.sparse_step if parameters.sparse_first else parameters.step
             for block in grid(parameters, depth=depth, step=stride):
                 paths.setdefault(*_path_of(block, depth))
-        return [
-            Task.of(path, probe_digests=probe_digests, block=block) for path, block in paths.items()
-        ]
+        return [Task.of(path, probe_digests=probe_digests, block=block) for path, block in paths.items()]
 
     def has_stages(self, parameters: Parameters) -> bool:
         """Whether the coarse grid will be refined; see `Analysis.has_stages`."""
@@ -104,7 +104,7 @@ class Duplication:
         allowed = set(grid(parameters, depth=depth, step=1))
         refined: dict[LayerPath, Block | None] = {}
         for task in best:
-            centre = _block_of(task, parameters, depth)
+            centre = _block_of(task, parameters)
             for i in range(centre.i - radius, centre.i + radius + 1, parameters.step):
                 for j in range(centre.j - radius, centre.j + radius + 1, parameters.step):
                     if 0 <= i < j and (block := Block(i, j, parameters.times)) in allowed:
@@ -112,7 +112,8 @@ class Duplication:
                         if path not in known:
                             refined.setdefault(path, plain)
         return [
-            Task.of(path, probe_digests=probe_digests, block=block, stage=1) for path, block in refined.items()
+            Task.of(path, probe_digests=probe_digests, block=block, stage=1)
+            for path, block in refined.items()
         ]
 
 
@@ -151,7 +152,7 @@ def _path_of(block: Block, depth: int) -> tuple[LayerPath, Block | None]:
     return LayerPath.duplicating([block], depth), block if block.times == 2 else None
 
 
-def _block_of(task: Task, parameters: DuplicationParameters, depth: int) -> Block:
+def _block_of(task: Task, parameters: DuplicationParameters) -> Block:
     if task.block is not None:
         return task.block
     start = task.path.shared_prefix()  # a block that runs three times or more: 0..j-1, i..j-1, ...

@@ -17,7 +17,9 @@ from neuroscan_farm.probes.catalogue import catalogue, load_probe
 from neuroscan_farm.settings import load_settings, user_file
 
 probes_app = typer.Typer(no_args_is_help=True, help="Built-in and custom probes.", rich_markup_mode=None)
-models_app = typer.Typer(no_args_is_help=True, help="What a model's folder says of itself.", rich_markup_mode=None)
+models_app = typer.Typer(
+    no_args_is_help=True, help="What a model's folder says of itself.", rich_markup_mode=None
+)
 config_app = typer.Typer(no_args_is_help=True, help="The settings in force.", rich_markup_mode=None)
 
 
@@ -55,13 +57,17 @@ def probes_show(
 
 
 @probes_app.command("validate")
-def probes_validate(probe: Annotated[str, typer.Argument(help="A JSON or YAML file, or a built-in name.")]) -> None:
+def probes_validate(
+    probe: Annotated[str, typer.Argument(help="A JSON or YAML file, or a built-in name.")],
+) -> None:
     """Check a probe; every problem is listed at once with its sample number. Exit code 5 if there is one."""
     loaded = load_probe(probe)
     unlabelled = len(loaded.unlabelled())
     print(f"{loaded.name}: {len(loaded.samples)} samples, valid")
     if unlabelled:
-        note(f"{unlabelled} samples have no right answer; only --metric expected_score can rank by this probe")
+        note(
+            f"{unlabelled} samples have no right answer; only --metric expected_score can rank by this probe"
+        )
 
 
 @models_app.command("inspect")
@@ -72,7 +78,9 @@ def models_inspect(
 ) -> None:
     """Print a model's depth, width, family and fingerprint, without loading it."""
     facts = read_facts(find_model(model, revision=revision, weights=False))
-    data = {name: str(value) if name == "folder" else value for name, value in dataclasses.asdict(facts).items()}
+    data = {
+        name: str(value) if name == "folder" else value for name, value in dataclasses.asdict(facts).items()
+    }
     if as_json:
         print(json.dumps({"schema_version": 1, **data}))
         return
@@ -92,4 +100,3 @@ def config_show(as_json: JsonOption = False) -> None:
         return
     print(f"# {user_file()}{'' if user_file().is_file() else ' (not there)'}")
     print(yaml.safe_dump({"settings": settings}, sort_keys=False), end="")
-

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import socket
-import subprocess
+import signal
 import sys
-import time
-from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from neuroscan_farm.cli.progress import note
-from neuroscan_farm.cli.run_commands import SplitOption, WorkersOption
-from neuroscan_farm.dispatch.devices import DeviceSet, available_cores, device_sets
-from neuroscan_farm.errors import WorkerError
-from neuroscan_farm.settings import Settings, load_settings
-
-BrokerOption = Annotated[str | None, typer.Option(help="Broker URL; default is NEUROSCAN_BROKER_URL.")]
+from neuroscan_farm.cli.run_commands import BrokerOption, SplitOption, WorkersOption
+from neuroscan_farm.settings import load_settings
 
 
 def register(app: typer.Typer) -> None:
@@ -32,91 +24,61 @@ def worker(
     broker: BrokerOption = None,
     gpu_split: SplitOption = None,
     workers: WorkersOption = None,
-    name: Annotated[str | None, typer.Option(help="The worker's name; default is made of host and process.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The worker's name; default is made of host and process.")
+    ] = None,
 ) -> None:
     """Work for the farm: take shards from the broker, one at a time, and keep the model warm between them."""
-    settings = load_settings()
-    _keep_running(_start(_sets(gpu_split, workers), broker or settings.broker_url, settings, name))
+    url = broker or load_settings().broker_url
+    command = _command(gpu_split, workers)
+    if name is not None:
+        command += ["--name", name]
+    sys.stderr.flush()
+    os.execve(command[0], command, os.environ | {"NEUROSCAN_BROKER_URL": url})
 
 
 def up(
     workers: WorkersOption = None,
     gpu_split: SplitOption = None,
     port: Annotated[
-        int | None, typer.Option(help="Let other processes in by 127.0.0.1:PORT; default is a private socket.")
+        int | None,
+        typer.Option(
+            min=1, max=65535, help="Also listen on 127.0.0.1:PORT; default is a private socket alone."
+        ),
     ] = None,
 ) -> None:
     """Bring a broker and workers up on this machine, until Ctrl-C."""
+    from neuroscan_farm.dispatch.celery_queue import start_workers
     from neuroscan_farm.dispatch.redis_server import RedisServer
 
-    settings = load_settings()
-    sets = _sets(gpu_split, workers)
     with RedisServer(port=port) as server:
-        url = f"redis://127.0.0.1:{port}/0" if port else server.url
-        note(f"broker: {url}")
-        note(f"submit to it with: NEUROSCAN_BROKER_URL={url} neuroscan-farm submit ...")
-        _keep_running(_start(sets, url, settings, None))
+        note(f"broker: {server.url}" + (f" and redis://127.0.0.1:{port}/0" if port else ""))
+        note(f"submit to it with: NEUROSCAN_BROKER_URL={server.url} neuroscan-farm submit ...")
+        process = start_workers(_command(gpu_split, workers), server.url)
+        code = None
+        while code is None:
+            try:
+                code = process.wait()
+            except (
+                BaseException
+            ) as stop:  # Ctrl-C or SIGTERM: pass it on, and wait; a second one is immediate
+                if isinstance(stop, KeyboardInterrupt):
+                    note("stopping; shards in hand are given back (Ctrl-C again stops at once)")
+                process.send_signal(signal.SIGTERM)
+                try:
+                    process.wait()
+                finally:
+                    process.kill()
+                raise
+    if code:
+        raise typer.Exit(code)
 
 
-def _sets(gpu_split: Sequence[str] | None, workers: int | None) -> list[DeviceSet]:
-    return device_sets(
-        gpu_split or [],
-        workers=workers,
-        visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
-        cores=available_cores(),
-    )
-
-
-def _start(
-    sets: Sequence[DeviceSet], url: str, settings: Settings, name: str | None
-) -> list[subprocess.Popen[bytes]]:
-    base = name or f"{socket.gethostname()}-{os.getpid()}"
-    processes = []
-    for index, device_set in enumerate(sets):
-        command = [
-            sys.executable,
-            "-m",
-            "workers",
-            "--queue",
-            settings.queue,
-            "--name",
-            base if len(sets) == 1 else f"{base}-{index}",
-            "--cache-dir",
-            str(settings.cache_dir),
-            "--cache-gb",
-            str(settings.cache_gb),
-            "--threads",
-            str(device_set.threads),
-            "--log-level",
-            settings.log_level,
-        ]
-        if device_set.memory_mb:
-            command += ["--memory-mb", ",".join(map(str, device_set.memory_mb))]
-        if device_set.devices is not None:
-            command += ["--devices", ",".join(device_set.devices)]
-        # The broker's URL may hold a password: by the environment, not in the process list.
-        environment = os.environ | {"NEUROSCAN_BROKER_URL": url}
-        processes.append(subprocess.Popen(command, env=environment))
-    return processes
-
-
-def _keep_running(processes: list[subprocess.Popen[bytes]]) -> None:
-    """Wait for the workers; the first that fails ends them all, and so do Ctrl-C and SIGTERM, in order."""
-    try:
-        while True:
-            for process in processes:
-                code = process.poll()
-                if code is None:
-                    continue
-                if code in (4, 5):
-                    raise typer.Exit(code)
-                if code != 0:
-                    raise WorkerError(f"a worker ended with code {code}; its last lines are above")
-                return
-            time.sleep(0.2)
-    finally:
-        for process in processes:
-            with contextlib.suppress(ProcessLookupError):
-                process.terminate()
-        for process in processes:
-            process.wait()
+def _command(gpu_split: list[str] | None, workers: int | None) -> list[str]:
+    # The broker's URL may hold a password: it goes by the environment, not into the process list.
+    command = [sys.executable, "-P", "-m", "workers"]
+    if workers is not None:
+        command += ["--workers", str(workers)]
+    for text in gpu_split or []:
+        command += ["--gpu-split", text]
+    return command

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -41,30 +41,36 @@ def request_from(
         where = str(config)
     analysis = flags.get("analysis")
     if analysis is not None and data.get("analysis", analysis) != analysis:
-        raise RequestError(f"{where}: analysis is {data['analysis']}, but the command says {analysis}; leave one out")
+        raise RequestError(
+            f"{where}: analysis is {data['analysis']}, but the command says {analysis}; leave one out"
+        )
     if analysis is not None:
         data["analysis"] = analysis
     if "analysis" not in data:
         raise RequestError(f"{where}: no analysis; name one, such as `run duplication`, or give --config")
     fields = _places(str(data["analysis"]))
     for name, place in fields.items():
-        value = environment.get(f"NEUROSCAN_{name.upper()}")
-        if value is not None:
-            parsed = yaml.safe_load(value)
+        variable = f"NEUROSCAN_{name.upper()}"
+        if environment.get(variable):
+            parsed = _yaml(environment[variable], where=variable)
             _set(data, place, parsed.split(",") if name == "probes" and isinstance(parsed, str) else parsed)
     for text in sets:
         path, equals, value = text.partition("=")
         if not equals:
             raise RequestError(f"--set {text}: write a.b=c, such as --set parameters.step=2")
-        try:
-            _set(data, path.split("."), yaml.safe_load(value))
-        except yaml.YAMLError as error:
-            raise RequestError(f"--set {text}: {value!r} is no YAML value ({error})") from error
+        _set(data, path.split("."), _yaml(value, where=f"--set {text}"))
     for name, value in flags.items():
         if name != "analysis" and value is not None and value != []:
             # An option of another analysis is laid where that analysis would have it, and refused with its name.
             _set(data, fields.get(name, ("parameters", name)), value)
     return read_request(data, where=where)
+
+
+def _yaml(text: str, *, where: str) -> object:
+    try:
+        return cast(object, yaml.safe_load(text))
+    except (yaml.YAMLError, ValueError) as error:  # a ValueError is a date such as 2026-13-45
+        raise RequestError(f"{where}: {text!r} is no YAML value ({str(error).splitlines()[0]})") from error
 
 
 def _places(analysis: str) -> dict[str, tuple[str, ...]]:
@@ -78,7 +84,7 @@ def _read(path: Path) -> dict[str, Any]:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"{path}: cannot be read ({error})") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise RequestError(f"{path}: not YAML ({error})") from error
     if not isinstance(data, dict):
         raise RequestError(f"{path}: a request is a mapping with analysis:, model: and probes:")

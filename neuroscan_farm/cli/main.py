@@ -55,7 +55,9 @@ def run_guarded(command: Callable[[], Any]) -> int:
     """Run `command`; our errors print one message, signals end it in order, everything else is our bug."""
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        logging.basicConfig(level=load_settings().log_level, format="%(levelname)s %(message)s", stream=sys.stderr)
+        logging.basicConfig(
+            level=load_settings().log_level, format="%(levelname)s %(message)s", stream=sys.stderr
+        )
         command()
     except NeuroscanError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -74,5 +76,5 @@ class _Terminated(BaseException):
     """SIGTERM, raised where the program is, so that it lets go of its workers in order."""
 
 
-def _terminated(signum: int, frame: object) -> None:
+def _terminated(_signum: int, _frame: object) -> None:
     raise _Terminated

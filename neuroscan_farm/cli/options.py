@@ -20,20 +20,26 @@ _ENGINE = "Engine"
 
 def _flags(
     analysis: Annotated[
-        str | None, typer.Argument(help="What to scan: duplication. May come from --config.", show_default=False)
+        str | None,
+        typer.Argument(help="What to scan: duplication. May come from --config.", show_default=False),
     ] = None,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="A folder, a hub id, or `demo` for the bundled model.")
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
     probes: Annotated[
-        list[str] | None, typer.Option("--probe", "-p", help="A built-in probe or a JSON/YAML file; repeatable.")
+        list[str] | None,
+        typer.Option("--probe", "-p", help="A built-in probe or a JSON/YAML file; repeatable."),
     ] = None,
     metric: Annotated[
         str | None, typer.Option(help="Rank by log_odds (default), log_p_correct, correct or expected_score.")
     ] = None,
-    min_block: Annotated[int | None, typer.Option(help="Shortest block, in layers.", rich_help_panel=_GRID)] = None,
-    max_block: Annotated[int | None, typer.Option(help="Longest block, in layers.", rich_help_panel=_GRID)] = None,
+    min_block: Annotated[
+        int | None, typer.Option(help="Shortest block, in layers.", rich_help_panel=_GRID)
+    ] = None,
+    max_block: Annotated[
+        int | None, typer.Option(help="Longest block, in layers.", rich_help_panel=_GRID)
+    ] = None,
     step: Annotated[int | None, typer.Option(help="Stride of i and j.", rich_help_panel=_GRID)] = None,
     skip_early: Annotated[
         int | None, typer.Option(help="Layers at the start that no block touches.", rich_help_panel=_GRID)
@@ -46,28 +52,39 @@ def _flags(
     ] = None,
     blocks: Annotated[
         list[str] | None,
-        typer.Option("--block", help="A block I,J instead of the grid: 31,34 or 31,34;43,45 or 31,34x3; repeatable.", rich_help_panel=_GRID),
+        typer.Option(
+            "--block",
+            help="A block I,J instead of the grid: 31,34 or 31,34;43,45 or 31,34x3; repeatable.",
+            rich_help_panel=_GRID,
+        ),
     ] = None,
     paths: Annotated[
         list[str] | None,
-        typer.Option("--path", help="Any order instead of the grid: 0..15,11..31; repeatable.", rich_help_panel=_GRID),
+        typer.Option(
+            "--path", help="Any order instead of the grid: 0..15,11..31; repeatable.", rich_help_panel=_GRID
+        ),
     ] = None,
     sparse_first: Annotated[
         bool | None,
-        typer.Option("--sparse-first", help="Scan coarsely, then refine around the best.", rich_help_panel=_GRID),
+        typer.Option(
+            "--sparse-first", help="Scan coarsely, then refine around the best.", rich_help_panel=_GRID
+        ),
     ] = None,
     sparse_step: Annotated[
         int | None, typer.Option(help="Stride of the coarse stage.", rich_help_panel=_GRID)
     ] = None,
     refine_top: Annotated[
-        int | None, typer.Option(help="How many of the best coarse blocks are refined.", rich_help_panel=_GRID)
+        int | None,
+        typer.Option(help="How many of the best coarse blocks are refined.", rich_help_panel=_GRID),
     ] = None,
     backend: Annotated[str | None, typer.Option(help="transformers.", rich_help_panel=_ENGINE)] = None,
     dtype: Annotated[
         str | None, typer.Option(help="auto, float32, bfloat16 or float16.", rich_help_panel=_ENGINE)
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.", rich_help_panel=_ENGINE)] = None,
-    attention: Annotated[str | None, typer.Option(help="auto, eager or sdpa.", rich_help_panel=_ENGINE)] = None,
+    attention: Annotated[
+        str | None, typer.Option(help="auto, eager or sdpa.", rich_help_panel=_ENGINE)
+    ] = None,
     batch_size: Annotated[
         int | None, typer.Option(help="Most samples of equal length in one pass.", rich_help_panel=_ENGINE)
     ] = None,
@@ -76,7 +93,9 @@ def _flags(
     ] = None,
     trust_remote_code: Annotated[
         bool | None,
-        typer.Option("--trust-remote-code", help="Run the model folder's own Python code.", rich_help_panel=_ENGINE),
+        typer.Option(
+            "--trust-remote-code", help="Run the model folder's own Python code.", rich_help_panel=_ENGINE
+        ),
     ] = None,
     shard_size: Annotated[
         int | None, typer.Option(help="Most tasks in one shard.", rich_help_panel=_ENGINE)
@@ -89,13 +108,13 @@ def takes_request(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of a request; it receives the request that they come to as `request`."""
     own = [p for p in inspect.signature(command).parameters.values() if p.name != "request"]
     shared = list(inspect.signature(_flags).parameters.values())
-    ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="A request as YAML.")]
-    SetOption = Annotated[
+    config_option = Annotated[Path | None, typer.Option("--config", "-c", help="A request as YAML.")]
+    set_option = Annotated[
         list[str] | None, typer.Option("--set", help="Any field of the request, as a.b=c; repeatable.")
     ]
     doors = [
-        inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=ConfigOption),
-        inspect.Parameter("set_", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=SetOption),
+        inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=config_option),
+        inspect.Parameter("set_", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=set_option),
     ]
 
     @functools.wraps(command)
@@ -104,9 +123,10 @@ def takes_request(command: Callable[..., None]) -> Callable[..., None]:
         command(request=_read(flags, config, set_), **values)
 
     hints = inspect.get_annotations(_flags, eval_str=True) | inspect.get_annotations(command, eval_str=True)
-    hints |= {"config": ConfigOption, "set_": SetOption}
+    hints |= {"config": config_option, "set_": set_option}
     parameters = [
-        p.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[p.name]) for p in [*shared, *doors, *own]
+        p.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[p.name])
+        for p in [*shared, *doors, *own]
     ]
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {p.name: hints[p.name] for p in parameters}

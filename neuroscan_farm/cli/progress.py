@@ -8,7 +8,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from neuroscan_farm.dispatch.base import Event, WorkerDied
 
@@ -46,7 +53,9 @@ class RunProgress:
         self._progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
         self._progress.stop()
 
     def __call__(self, driver: Driver, events: list[Event]) -> None:
@@ -54,7 +63,9 @@ class RunProgress:
         for event in events:
             if isinstance(event, WorkerDied):
                 last = event.error.strip().splitlines()[-1]
-                self.say(f"worker {event.worker} died ({last}); another one takes over shard {event.shard_id}")
+                self.say(
+                    f"worker {event.worker} died ({last}); another one takes over shard {event.shard_id}"
+                )
         sizes = {shard.shard_id: len(shard.tasks) for shard in driver.shards}
         done, total = sum(sizes[shard_id] for shard_id in driver.finished), sum(sizes.values())
         if self._at_start is None:

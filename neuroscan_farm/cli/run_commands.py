@@ -26,7 +26,8 @@ OutputOption = Annotated[
     Path | None, typer.Option("--output", "-o", help="The run's directory; default is RUNS_DIR/<run id>.")
 ]
 WorkersOption = Annotated[
-    int | None, typer.Option(help="Worker processes of this machine; default is one, or one per group of --gpu-split.")
+    int | None,
+    typer.Option(help="Worker processes of this machine; default is one, or one per group of --gpu-split."),
 ]
 SplitOption = Annotated[
     list[str] | None,
@@ -35,8 +36,11 @@ SplitOption = Annotated[
         help="Megabytes per device: 22000,22000 splits one worker's model over two, 22000;22000 is two workers.",
     ),
 ]
+BrokerOption = Annotated[str | None, typer.Option(help="Broker URL; default is NEUROSCAN_BROKER_URL.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, the beginning of it, or its directory.")]
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run's id, the beginning of it, or its directory.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -53,7 +57,9 @@ def run(
     output: OutputOption = None,
     workers: WorkersOption = None,
     gpu_split: SplitOption = None,
-    top_k: Annotated[int, typer.Option("--top-k", min=1, help="How many configurations to list and star.")] = 10,
+    top_k: Annotated[
+        int, typer.Option("--top-k", min=1, help="How many configurations to list and star.")
+    ] = 10,
     as_json: JsonOption = False,
 ) -> None:
     """Carry out a request on this machine, with no broker; the same command again resumes."""
@@ -67,7 +73,7 @@ def submit(
     request: AnalysisRequest,
     *,
     output: OutputOption = None,
-    broker: Annotated[str | None, typer.Option(help="Broker URL; default is NEUROSCAN_BROKER_URL.")] = None,
+    broker: BrokerOption = None,
 ) -> None:
     """Send a request to the farm's workers through the broker; prints the run id and nothing else on stdout."""
     settings = load_settings()
@@ -82,12 +88,16 @@ def plan(request: AnalysisRequest, *, output: OutputOption = None, as_json: Json
     from neuroscan_farm.planning.estimate import estimate
 
     settings = load_settings()
-    made = make_plan(request)
+    made = make_plan(request, fetch_weights=False)
     root = _root(made, output, settings)
     here = [RunDirectory.open(root)] if RunDirectory.exists(root) else []
     cost = estimate(request, made.facts, made.probes, made.shards, timed=[*here, *runs_in(settings.runs_dir)])
     if as_json:
-        print(json.dumps({"schema_version": 1, "run_id": made.run_id, "directory": str(root), **cost.to_json_dict()}))
+        print(
+            json.dumps(
+                {"schema_version": 1, "run_id": made.run_id, "directory": str(root), **cost.to_json_dict()}
+            )
+        )
         return
     tokens = f"{cost.tokens:,}{'' if cost.tokens_exact else ' (estimated from the text)'}"
     saved = cost.evaluations_naive / max(cost.evaluations_shared, 1)
@@ -98,10 +108,14 @@ def plan(request: AnalysisRequest, *, output: OutputOption = None, as_json: Json
     print(f"run                {made.run_id}")
     print(f"directory          {root}")
     print(f"model              {made.facts.name} ({made.facts.model_type}, {made.facts.depth} layers)")
-    print(f"probes             {', '.join(probe.name for probe in made.probes)}: {cost.samples} samples, {tokens} tokens")
+    print(
+        f"probes             {', '.join(probe.name for probe in made.probes)}: {cost.samples} samples, {tokens} tokens"
+    )
     more = "" if made.complete else ", and a refinement around the best when they are finished"
     print(f"tasks              {cost.tasks:,} in {cost.shards:,} shards{more}")
-    print(f"layer evaluations  {cost.evaluations_naive:,} naive, {cost.evaluations_shared:,} shared ({saved:.2f}x fewer)")
+    print(
+        f"layer evaluations  {cost.evaluations_naive:,} naive, {cost.evaluations_shared:,} shared ({saved:.2f}x fewer)"
+    )
     print(f"boundary cache     {cost.boundary_bytes / 1e6:,.1f} MB")
     print(f"time               {seconds}")
 
@@ -110,9 +124,11 @@ def resume(
     run: RunArgument,
     workers: WorkersOption = None,
     gpu_split: SplitOption = None,
-    top_k: Annotated[int, typer.Option("--top-k", min=1, help="How many configurations to list and star.")] = 10,
+    top_k: Annotated[
+        int, typer.Option("--top-k", min=1, help="How many configurations to list and star.")
+    ] = 10,
     as_json: JsonOption = False,
-    broker: Annotated[str | None, typer.Option(help="Broker URL; default is NEUROSCAN_BROKER_URL.")] = None,
+    broker: BrokerOption = None,
 ) -> None:
     """Go on with a run that was stopped or cancelled, in the way it was started: here, or on the farm."""
     settings = load_settings()

@@ -18,7 +18,7 @@ from neuroscan_farm.cli.run_commands import JsonOption, RunArgument
 from neuroscan_farm.coordinator.overview import Overview, find_run, look_at, runs_in
 from neuroscan_farm.domain.measurements import Metric
 from neuroscan_farm.domain.paths import LayerPath, parse_blocks
-from neuroscan_farm.errors import RequestError, WaitTimeout
+from neuroscan_farm.errors import NeuroscanError, RequestError, WaitTimeout
 from neuroscan_farm.settings import load_settings
 
 _ENDED = {"finished", "cancelled", "refused", "stopped"}
@@ -44,7 +44,9 @@ def status(run: RunArgument, as_json: JsonOption = False) -> None:
 
 def watch(
     run: RunArgument,
-    timeout: Annotated[float | None, typer.Option(help="Give up after so many seconds, with exit code 6.")] = None,
+    timeout: Annotated[
+        float | None, typer.Option(help="Give up after so many seconds, with exit code 6.")
+    ] = None,
     interval: Annotated[float, typer.Option(min=0.1, help="Seconds between looks.")] = 1.0,
 ) -> None:
     """Watch a run, live, until it ends."""
@@ -73,7 +75,12 @@ def watch(
 
 def ls(as_json: JsonOption = False) -> None:
     """List the runs, the newest first."""
-    overviews = [look_at(run) for run in runs_in(load_settings().runs_dir)]
+    overviews = []
+    for run in runs_in(load_settings().runs_dir):
+        try:
+            overviews.append(look_at(run))
+        except NeuroscanError as error:  # one damaged run must not hide the others
+            note(f"left out: {error}")
     overviews.sort(key=lambda overview: overview.created, reverse=True)
     if as_json:
         print(json.dumps({"schema_version": 1, "runs": [overview.to_json_dict() for overview in overviews]}))
@@ -82,7 +89,9 @@ def ls(as_json: JsonOption = False) -> None:
         note(f"no runs in {load_settings().runs_dir}/")
     for overview in overviews:
         done = f"{overview.tasks_finished}/{overview.tasks}"
-        print(f"{overview.run_id}  {overview.state:<9} {done:>13}  {overview.created}  {','.join(overview.probes)}")
+        print(
+            f"{overview.run_id}  {overview.state:<9} {done:>13}  {overview.created}  {','.join(overview.probes)}"
+        )
 
 
 def cancel(run: RunArgument) -> None:
@@ -99,7 +108,9 @@ def cancel(run: RunArgument) -> None:
 def report(
     run: RunArgument,
     metric: MetricOption = None,
-    top_k: Annotated[int, typer.Option("--top-k", min=1, help="How many configurations to list and star.")] = 10,
+    top_k: Annotated[
+        int, typer.Option("--top-k", min=1, help="How many configurations to list and star.")
+    ] = 10,
 ) -> None:
     """Write the report of a run into its directory, also while it goes on."""
     from neuroscan_farm.report.write import write_report
@@ -158,8 +169,15 @@ def _lines(overview: Overview) -> list[tuple[str, str]]:
         ("state", overview.state),
         ("model", overview.model),
         ("probes", ", ".join(overview.probes)),
-        ("tasks", f"{overview.tasks_finished} of {overview.tasks} finished, {overview.tasks_failed} of them failed"),
-        ("shards", f"{overview.shards_finished} of {overview.shards}" + ("" if overview.plan_complete else ", more to come")),
+        (
+            "tasks",
+            f"{overview.tasks_finished} of {overview.tasks} finished, {overview.tasks_failed} of them failed",
+        ),
+        (
+            "shards",
+            f"{overview.shards_finished} of {overview.shards}"
+            + ("" if overview.plan_complete else ", more to come"),
+        ),
     ]
     if overview.tasks_per_minute is not None:
         lines.append(("rate", f"{overview.tasks_per_minute:.1f} tasks/min"))

@@ -49,13 +49,15 @@ def decide(view: View) -> list[Action]:
 
     Deciding twice on the same view is harmless: an order for a finished or claimed shard is a no-op at the worker.
     """
+    missing = [shard for shard in view.shards if shard not in view.finished]
+    if not missing and view.plan_complete:
+        return [Stop("finished")]  # whatever was said meanwhile: there is nothing left to cancel or to refuse
     if view.refusal is not None:
         return [Stop("refused", view.refusal)]
     if view.wanted == "cancelled":
         return [Stop("cancelled")]
-    missing = [shard for shard in view.shards if shard not in view.finished]
     if not missing:
-        return [Stop("finished")] if view.plan_complete else [Expand()]
+        return [Expand()]
     if view.deaths_while_loading >= MAX_DEATHS_WHILE_LOADING:
         reason = (
             f"{view.deaths_while_loading} workers died while they loaded the model, before any task; most often the "

@@ -76,12 +76,11 @@ class Driver:
         )
 
     def _order(self, shard_id: str) -> ShardOrder:
-        earlier = sum(attempt.shard_id == shard_id for attempt in self.run.attempts.all())
         return ShardOrder(
             run_id=self.run.manifest.run_id,
             run_dir=str(self.run.root.resolve()),
             shard_id=shard_id,
-            attempt=earlier + 1,
+            attempt=self.run.attempts.next_number(shard_id),
         )
 
     def _note(self, event: Event) -> None:

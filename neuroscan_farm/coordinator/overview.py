@@ -123,7 +123,9 @@ def find_run(name: str, runs_dir: Path) -> RunDirectory:
         return found[0]
     if found:
         raise RunError(f"run {name!r} is not clear: {', '.join(run.manifest.run_id for run in found)}")
-    raise RunError(f"run {name!r}: neither a run directory nor an id in {runs_dir}/; `neuroscan-farm ls` lists the runs")
+    raise RunError(
+        f"run {name!r}: neither a run directory nor an id in {runs_dir}/; `neuroscan-farm ls` lists the runs"
+    )
 
 
 def runs_in(runs_dir: Path) -> Iterator[RunDirectory]:

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import yaml
-
 import neuroscan_farm
 from neuroscan_farm.analyses import get_analysis
 from neuroscan_farm.domain.measurements import ENGINE_VERSION, SCORING_VERSION
@@ -18,7 +16,7 @@ from neuroscan_farm.domain.probes import Probe
 from neuroscan_farm.domain.requests import AnalysisRequest
 from neuroscan_farm.domain.tasks import Shard
 from neuroscan_farm.errors import ProbeError, RequestError, RunError
-from neuroscan_farm.planning.facts import ModelFacts, read_facts
+from neuroscan_farm.planning.facts import ModelFacts, check_weights, is_hub_snapshot, read_facts
 from neuroscan_farm.planning.model_source import find_model
 from neuroscan_farm.planning.packing import pack
 from neuroscan_farm.probes.catalogue import load_probe
@@ -42,8 +40,12 @@ class Plan:
         return sum(len(probe.samples) for probe in self.probes)
 
 
-def make_plan(request: AnalysisRequest) -> Plan:
+def make_plan(request: AnalysisRequest, *, fetch_weights: bool = True) -> Plan:
     """Expand a request into shards; nothing is written, no weight is loaded.
+
+    Args:
+        request: what is asked for.
+        fetch_weights: whether the weights of a hub id are fetched too; a dry run does without.
 
     Raises:
         RequestError: the parameters do not fit the model.
@@ -51,8 +53,10 @@ def make_plan(request: AnalysisRequest) -> Plan:
         ModelError: the model is missing, damaged or no decoder.
     """
     probes = _load_probes(request)
-    folder = find_model(request.model, revision=request.revision, weights=True)
+    folder = find_model(request.model, revision=request.revision, weights=fetch_weights)
     facts = read_facts(folder, name=_short_name(request.model, folder))
+    if fetch_weights or not is_hub_snapshot(folder):
+        check_weights(folder)
     analysis = get_analysis(request.analysis)
     tasks = analysis.expand(
         request.parameters, depth=facts.depth, probe_digests=[probe.digest for probe in probes]
@@ -130,7 +134,7 @@ def check_versions(run: RunDirectory) -> None:
 
 def wake(run: RunDirectory) -> None:
     """Want a run again: a cancellation is taken back, and what its workers refused may be tried again."""
-    run.attempts.forget_refusals()
+    run.attempts.settle()
     if run.wanted() != "running":
         run.set_wanted("running")
 
@@ -140,7 +144,9 @@ def _load_probes(request: AnalysisRequest) -> tuple[Probe, ...]:
     names = [probe.name for probe in probes]
     doubled = {name for name in names if names.count(name) > 1}
     if doubled:
-        raise RequestError(f"probes: {', '.join(sorted(doubled))} is named twice; each probe needs its own name")
+        raise RequestError(
+            f"probes: {', '.join(sorted(doubled))} is named twice; each probe needs its own name"
+        )
     if request.metric.needs_answers:
         unlabelled = [
             f"probe {probe.name}: {len(probe.unlabelled())} of {len(probe.samples)} samples have no right answer"
@@ -168,15 +174,15 @@ def _differences(run: RunDirectory, plan: Plan) -> Sequence[str]:
     here = {probe.name: probe.digest for probe in plan.probes}
     if dict(run.manifest.probes) != here:
         differences.append(f"its probes are {', '.join(run.manifest.probes)}, with other questions or others")
-    old = yaml.safe_load((run.root / "request.yaml").read_text(encoding="utf-8"))
+    old = request_content(run.request())
     new = request_content(plan.request)
     for name in ("analysis", "metric", "shard_size"):
-        if old.get(name) != new[name]:
-            differences.append(f"its {name} is {old.get(name)}, not {new[name]}")
+        if old[name] != new[name]:
+            differences.append(f"its {name} is {old[name]}, not {new[name]}")
     for section in ("parameters", "engine"):
         for name, value in new[section].items():
-            if (old.get(section) or {}).get(name) != value:
-                differences.append(f"its {section}.{name} is {(old.get(section) or {}).get(name)}, not {value}")
+            if old[section].get(name) != value:
+                differences.append(f"its {section}.{name} is {old[section].get(name)}, not {value}")
     return differences or ["another version of the request"]
 
 

@@ -50,9 +50,9 @@ def is_held_out(prompt: str) -> bool:
 _ARITHMETIC = re.compile(r"[-+*%()\d]+=")
 _ORDERING = re.compile(r"(\d+) (max|min|mid|2nd)=")
 _COUNTING = re.compile(r"([a-z]+) #([a-z])=")
-_FLAT = re.compile(r"\{.*\} ([a-z]):")
-_NESTED = re.compile(r"\{.*\} ([a-z])\[(\d)\]:")
-_BINDINGS = re.compile(r"((?:[a-z]=\w )+)([a-z])\?")
+_FLAT = re.compile(r'\{.*\} "([a-z])":')
+_NESTED = re.compile(r'\{.*\} "([a-z])"\[(\d)\]:')
+_BINDINGS = re.compile(r"((?:[a-z]\w )+)([a-z])")
 
 
 def solve(prompt: str) -> str:
@@ -64,7 +64,7 @@ def solve(prompt: str) -> str:
     if _ARITHMETIC.fullmatch(prompt):
         return _solve_arithmetic(prompt[:-1])
     if found := _ORDERING.fullmatch(prompt):
-        ranked = sorted(found[1])
+        ranked: list[str] = sorted(found[1])
         place = {"min": 0, "mid": len(ranked) // 2, "2nd": -2, "max": -1}[found[2]]
         return ranked[place]
     if found := _COUNTING.fullmatch(prompt):
@@ -74,7 +74,7 @@ def solve(prompt: str) -> str:
     if found := _NESTED.fullmatch(prompt):
         return _only_digit(rf'"{found[1]}":\[(?:\d,){{{found[2]}}}(\d)', prompt)
     if found := _BINDINGS.fullmatch(prompt):
-        values: dict[str, str] = dict(pair.split("=") for pair in found[1].split())
+        values: dict[str, str] = {pair[0]: pair[1] for pair in found[1].split()}
         value = values[found[2]]
         while value in values:
             value = values[value]
@@ -132,8 +132,8 @@ def _arithmetic(rng: Random, kind: str) -> Task:
 def _recall(rng: Random, kind: str) -> Task:
     names = rng.sample(string.ascii_lowercase, int(kind))
     values = _digits(rng, len(names))
-    context = " ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
-    return Task("recall", kind, context, _shuffled(rng, [f" {name}?" for name in names]))
+    context = " ".join(f"{name}{value}" for name, value in zip(names, values, strict=True))
+    return Task("recall", kind, context, _shuffled(rng, [f" {name}" for name in names]))
 
 
 def _ordering(rng: Random, kind: str) -> Task:
@@ -157,11 +157,11 @@ def _json(rng: Random, kind: str) -> Task:
         names = rng.sample(string.ascii_lowercase, 2)
         rows = [_digits(rng, 3) for _ in names]
         body = ",".join(f'"{name}":[{",".join(row)}]' for name, row in zip(names, rows, strict=True))
-        queries = [f" {name}[{place}]:" for name in names for place in range(3)]
+        queries = [f' "{name}"[{place}]:' for name in names for place in range(3)]
         return Task("json", kind, "{" + body + "}", _shuffled(rng, queries))
     names = rng.sample(string.ascii_lowercase, int(kind))
     body = ",".join(f'"{name}":{value}' for name, value in zip(names, _digits(rng, len(names)), strict=True))
-    return Task("json", kind, "{" + body + "}", _shuffled(rng, [f" {name}:" for name in names]))
+    return Task("json", kind, "{" + body + "}", _shuffled(rng, [f' "{name}":' for name in names]))
 
 
 def _chain(rng: Random, kind: str) -> Task:
@@ -175,16 +175,16 @@ def _chain(rng: Random, kind: str) -> Task:
         for place, name in enumerate(names):
             if place in (0, second_root):
                 depth[name] = 0
-                pairs.append(f"{name}={rng.randrange(10)}")
+                pairs.append(f"{name}{rng.randrange(10)}")
             else:
                 parent = rng.choice(names[:place])
                 depth[name] = depth[parent] + 1
-                pairs.append(f"{name}={parent}")
+                pairs.append(f"{name}{parent}")
         asked = [name for name in names if depth[name] == wanted]
         if asked:
             first = rng.choice(asked)
-            others = _shuffled(rng, [f" {name}?" for name in names if name != first and depth[name]])
-            return Task("chain", kind, " ".join(pairs), (f" {first}?", *others))
+            others = _shuffled(rng, [f" {name}" for name in names if name != first])
+            return Task("chain", kind, " ".join(pairs), (f" {first}", *others))
 
 
 def _digits(rng: Random, count: int) -> list[str]:
@@ -204,6 +204,8 @@ class Family:
     description: str
     kinds: tuple[str, ...]
     draw: Callable[[Random, str], Task]
+    easier: tuple[str, ...] = ()
+    """Kinds that only training draws, since the harder ones are learned from them."""
 
 
 FAMILIES: dict[str, Family] = {
@@ -215,20 +217,28 @@ FAMILIES: dict[str, Family] = {
             ("two", "three", "bracket", "modulo"),
             _arithmetic,
         ),
-        Family("recall", "The value that a letter was given: a=4 k=7 c=1 d=9 k?", ("4", "6"), _recall),
-        Family("ordering", "Largest, smallest, middle or second largest: 52816 mid=", ("5", "7"), _ordering),
-        Family("counting", "How many times a letter occurs: abbacabd #a=", ("8", "12"), _counting),
+        Family("recall", "The value that a letter was given: a4 k7 c1 d9 k", ("4", "6"), _recall, ("2", "3")),
+        Family(
+            "ordering",
+            "Largest, smallest, middle or second largest: 52816 mid=",
+            ("5", "7"),
+            _ordering,
+            ("3",),
+        ),
+        Family("counting", "How many times a letter occurs: abbacabd #a=", ("8", "12"), _counting, ("4",)),
         Family(
             "json",
-            'A value from a JSON object, flat or with lists: {"x":3,"y":8,"k":2} y:',
+            'A value from a JSON object, flat or with lists: {"x":3,"y":8,"k":2} "y":',
             ("3", "4", "array"),
             _json,
+            ("2",),
         ),
         Family(
             "chain",
-            "A variable followed over one to three others: a=4 k=a c=k c?",
+            "A variable followed over one to three others: a4 ka ck c",
             ("1", "2", "3"),
             _chain,
+            ("0",),
         ),
     )
 }
@@ -238,7 +248,7 @@ FAMILIES: dict[str, Family] = {
 def training_tasks(family: Family, rng: Random) -> Iterator[Task]:
     """Yield tasks for training for ever; no query left in them makes a held-out prompt."""
     while True:
-        task = family.draw(rng, rng.choice(family.kinds))
+        task = family.draw(rng, rng.choice(family.kinds + family.easier))
         queries = tuple(query for query in task.queries if not is_held_out(task.context + query))
         if queries:
             yield Task(task.family, task.kind, task.context, queries)

@@ -40,8 +40,9 @@ _SCHEMES = ("redis", "rediss", "redis+socket")
 # A free claim with a record that says "running" is the trace of a death that nobody has seen yet: it is
 # reported before the new record takes its place.
 _CLAIM = """
-local claim, running, sent, reports = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local token, ttl, shard, record = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local claim, running, sent, reports, runs = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local token, ttl, shard, record, run = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+if redis.call('HEXISTS', runs, run) == 0 then return 0 end
 if not redis.call('SET', claim, token, 'NX', 'PX', ttl) then return 0 end
 local old = redis.call('HGET', running, shard)
 if old then redis.call('RPUSH', reports, old) end
@@ -244,6 +245,7 @@ class Broker:
             self._redis: Any = client or redis.Redis.from_url(
                 client_url(url),
                 decode_responses=True,
+                encoding_errors="replace",  # the queue may hold anything
                 socket_timeout=5.0,  # nothing here blocks on purpose; a frozen Redis must not freeze us
                 socket_connect_timeout=5.0,
                 health_check_interval=30,
@@ -328,14 +330,14 @@ class Broker:
 
     @_reaching
     def claim(self, run_id: str, running: Running) -> bool:
-        """Take a shard; False where another worker has it."""
+        """Take a shard; False where another worker has it, or the run is in the farm's care no more."""
         keys = [
             self._key("claim", run_id, running.shard_id),
             *self._run_keys(run_id, "running", "sent", "reports"),
+            self._key("runs"),
         ]
-        return bool(
-            self._claim(keys=keys, args=[running.token, self._ttl(), running.shard_id, _dump(running)])
-        )
+        arguments: list[str | int] = [running.token, self._ttl(), running.shard_id, _dump(running), run_id]
+        return bool(self._claim(keys=keys, args=arguments))
 
     @_reaching
     def beat(self, run_id: str, running: Running) -> bool:

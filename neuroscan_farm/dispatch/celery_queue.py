@@ -11,10 +11,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import kombu.exceptions
 from celery import Celery
@@ -23,6 +21,7 @@ from kombu import Exchange, Queue
 from neuroscan_farm.dispatch.base import Event, Refused, WorkerDied
 from neuroscan_farm.dispatch.broker import Broker, OrderName, Report, redacted
 from neuroscan_farm.dispatch.redis_server import dying_with_parent
+from neuroscan_farm.dispatch.redis_transport import use_forgiving_transport
 from neuroscan_farm.dispatch.wire import ShardOrder
 from neuroscan_farm.errors import BrokerError
 from neuroscan_farm.store.run_directory import RunDirectory
@@ -34,6 +33,7 @@ VISIBILITY_SECONDS = 3600  # the last resort for the messages of dead workers; c
 
 def make_app(broker_url: str, queue: str = "neuroscan") -> Celery:
     """Return the Celery application of a farm, for senders and workers alike."""
+    use_forgiving_transport()
     app = Celery("neuroscan", broker=broker_url, set_as_current=False)
     app.conf.update(
         # JSON only: a message can never be code
@@ -93,7 +93,9 @@ class CeleryDispatcher:
         self._in_flight: frozenset[str] = frozenset()
         self._waiting = 0  # orders of this run that no worker has taken yet
         self._epoch: str | None = None
-        self._hold_until = 0.0  # broker time before which nothing is sent, because claims are being restored
+        self._last_look: float | None = None  # these three are times of the broker
+        self._claims_settle = 0.0  # until then a missing claim says nothing
+        self._hold_until = 0.0  # until then nothing is sent
 
     def room(self) -> int:
         """How many more orders may be sent: a few per live worker, none while claims are being restored."""
@@ -146,11 +148,15 @@ class CeleryDispatcher:
         """Do nothing: the farm's workers are not ours to stop."""
 
     def _look(self) -> list[Event]:
-        self._notice_wipe()
+        now = self._broker.now()
+        self._notice_outage(now)
         # Looked at in the order in which an order travels, so that one on its way is seen at least once.
         queued = self._broker.queued().get(self._run_id, set())
         running = self._broker.running(self._run_id)
-        claimed = self._broker.claimed(self._run_id, running)
+        if now < self._claims_settle:
+            claimed = {record.shard_id for record in running}
+        else:
+            claimed = self._broker.claimed(self._run_id, running)
         for record in running:
             if record.shard_id in claimed:
                 continue
@@ -160,21 +166,26 @@ class CeleryDispatcher:
                 self._broker.bury(self._run_id, record)
         self._broker.note_sent(self._run_id, queued - claimed)
         sent = self._broker.sent(self._run_id)
-        oldest = self._broker.now() - self._broker.timings.lost_after
-        over = {shard for shard, at in sent.items() if at < oldest or self._run.parts.path(shard).exists()}
-        self._broker.forget_sent(self._run_id, over)
-        waiting = set(sent) - over - claimed
+        oldest = now - self._broker.timings.lost_after
+        lost = {shard for shard, at in sent.items() if at < oldest and shard not in queued}
+        done = {shard for shard in sent if self._run.parts.path(shard).exists()}
+        self._broker.forget_sent(self._run_id, lost | done)
+        waiting = set(sent) - lost - done - claimed
         self._waiting = len(waiting)
         self._in_flight = frozenset(waiting | claimed)
         reports = self._broker.reports(self._run_id)
         self._receipts = [receipt for receipt, _ in reports]
         return [_event(report) for _, report in reports]
 
-    def _notice_wipe(self) -> None:
+    def _notice_outage(self, now: float) -> None:
+        """Give workers two beats to put their claims back when the broker was away, or may have been."""
+        two_beats = 2 * self._broker.timings.beat
+        if self._last_look is None or now - self._last_look > two_beats:
+            self._claims_settle = now + two_beats  # claims ran out while nobody could beat them: no deaths
+        self._last_look = now
         epoch = self._broker.epoch()
         if self._epoch is not None and epoch != self._epoch:
-            # Workers put their claims back with their next beat; sending before that would measure twice.
-            self._hold_until = self._broker.now() + 2 * self._broker.timings.beat
+            self._hold_until = now + two_beats  # it was wiped: sending now would have shards measured twice
         self._epoch = epoch
 
 
@@ -187,36 +198,6 @@ def submit(run: RunDirectory, broker: Broker) -> None:
         BrokerError: the broker is out of reach.
     """
     broker.register(run.manifest.run_id, str(run.root.resolve()))
-
-
-def worker_command(
-    *,
-    queue: str,
-    workers: int | None = None,
-    name: str | None = None,
-    gpu_split: Sequence[str] = (),
-    cache_dir: Path,
-    cache_gb: float,
-    grace_seconds: float | None = None,
-    log_level: str = "WARNING",
-) -> list[str]:
-    """Return the command that starts workers. The broker's URL is no part of it: it may hold a password."""
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "workers",
-        "--queue",
-        queue,
-        "--cache-dir",
-        str(cache_dir.resolve()),
-    ]
-    command += ["--cache-gb", str(cache_gb), "--log-level", log_level]
-    command += ["--workers", str(workers)] if workers is not None else []
-    command += ["--name", name] if name is not None else []
-    command += [argument for text in gpu_split for argument in ("--gpu-split", text)]
-    command += ["--grace-seconds", str(grace_seconds)] if grace_seconds is not None else []
-    return command
 
 
 def start_workers(command: Sequence[str], broker_url: str) -> subprocess.Popen[bytes]:

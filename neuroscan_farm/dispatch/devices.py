@@ -8,11 +8,12 @@ worker, over which its model is split; a semicolon (or the option given again) s
     22000;22000      two workers, each with its own device
     2:22000,3:22000  one worker on devices 2 and 3
 
-Devices are taken in order from CUDA_VISIBLE_DEVICES, or from 0 where that is not set.
+Devices that are not named are taken in order from CUDA_VISIBLE_DEVICES, or from 0 where that is not set.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
@@ -53,20 +54,25 @@ def device_sets(
     if len(groups) == 1:
         groups = groups * count
     if len(groups) != count:
-        raise RequestError(f"gpu-split names {len(groups)} workers but --workers is {count}; give one group or {count}")
+        raise RequestError(
+            f"gpu-split names {len(groups)} workers but --workers is {count}; give one group or {count}"
+        )
     pool = [entry.strip() for entry in visible.split(",") if entry.strip()] if visible is not None else None
-    sets, taken = [], 0
+    named = {index for group in groups for index, _ in group}
+    unnamed = (position for position in itertools.count() if position not in named)
+    sets = []
     for group in groups:
-        devices = []
+        devices: list[str] = []
         for index, _ in group:
-            position = index if index is not None else taken
-            taken += index is None
+            position = index if index is not None else next(unnamed)
             if pool is not None and position >= len(pool):
                 raise RequestError(
                     f"gpu-split {';'.join(gpu_split)} needs device {position}, but CUDA_VISIBLE_DEVICES={visible} "
                     f"shows {len(pool)}; use fewer workers or fewer values"
                 )
             devices.append(pool[position] if pool is not None else str(position))
+        if len(set(devices)) < len(devices):
+            raise RequestError(f"gpu-split {';'.join(gpu_split)} names a device twice for one worker; name it once")
         sets.append(DeviceSet(tuple(devices), tuple(megabytes for _, megabytes in group), threads))
     return sets
 
@@ -82,14 +88,15 @@ def pin(device_set: DeviceSet, environment: MutableMapping[str, str] | None = No
     if device_set.devices is not None:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(device_set.devices)
     environment["OMP_NUM_THREADS"] = environment["MKL_NUM_THREADS"] = str(device_set.threads)
-    environment.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads on shared cores cost a factor of 100
+    # Spinning threads on shared cores cost a factor of 100.
+    environment.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def _parse_group(text: str) -> list[tuple[int | None, int]]:
     group: list[tuple[int | None, int]] = []
     for piece in text.split(","):
         index, colon, megabytes = piece.strip().rpartition(":")
-        if not megabytes.isdigit() or int(megabytes) < 1 or (colon and not index.isdigit()):
+        if not megabytes.isdecimal() or int(megabytes) < 1 or (colon and not index.isdecimal()):
             raise RequestError(
                 f"gpu-split {text!r}: {piece.strip()!r} is no number of megabytes; "
                 "write 22000 or 22000,22000 for one worker, 22000;22000 for two, 2:22000 to name the device"

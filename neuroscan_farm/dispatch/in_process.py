@@ -47,7 +47,10 @@ class InProcess:
         except CancelledRun:
             return events
         except NeuroscanError as error:
-            return [*events, Refused(order.shard_id, "in-process", order.attempt, str(error), error.exit_code)]
+            return [
+                *events,
+                Refused(order.shard_id, "in-process", order.attempt, str(error), error.exit_code),
+            ]
         return [*events, ShardDone(order.shard_id, "in-process")]
 
     def close(self) -> None:

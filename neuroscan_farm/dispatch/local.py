@@ -39,7 +39,12 @@ class LocalExecutor:
     """Keeps one child per device set, and gives each one shard at a time."""
 
     def __init__(
-        self, device_sets: Sequence[DeviceSet], *, cache_dir: Path, cache_bytes: int, log_level: str = "WARNING"
+        self,
+        device_sets: Sequence[DeviceSet],
+        *,
+        cache_dir: Path,
+        cache_bytes: int,
+        log_level: str = "WARNING",
     ) -> None:
         """Start the children; they load nothing until their first shard.
 
@@ -129,7 +134,9 @@ class LocalExecutor:
         child.process.join()
         code = child.process.exitcode
         if child.order is not None:
-            error = f"killed by signal {-code}" if code is not None and code < 0 else f"exited with code {code}"
+            error = (
+                f"killed by signal {-code}" if code is not None and code < 0 else f"exited with code {code}"
+            )
             events.append(
                 WorkerDied(child.order.shard_id, child.task_id, child.name, child.order.attempt, error)
             )

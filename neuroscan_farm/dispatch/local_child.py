@@ -44,7 +44,9 @@ def child_main(pipe: Connection, settings: ChildSettings) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     die_with_parent()
     pin(settings.device_set)
-    logging.basicConfig(level=settings.log_level, format=f"%(asctime)s %(levelname)s {settings.name} %(message)s")
+    logging.basicConfig(
+        level=settings.log_level, format=f"%(asctime)s %(levelname)s {settings.name} %(message)s"
+    )
     worker = _Worker(pipe, settings)
     while True:
         try:

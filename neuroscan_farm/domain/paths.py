@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from neuroscan_farm.errors import RequestError
 
+MOST_STEPS = 32_767  # the tables on disk count layers and steps in 16 bits
+
 _RUN = re.compile(r"(\d+)(?:\.\.(\d+))?")
 _BLOCK = re.compile(r"\(?\s*(\d+)\s*,\s*(\d+)\s*\)?\s*(?:x\s*(\d+))?")
 
@@ -28,7 +30,9 @@ class Block:
         if not 0 <= self.i < self.j:
             raise RequestError(f"block {self}: need 0 <= i < j, because (i, j) means layers i..j-1")
         if self.times < 2:
-            raise RequestError(f"block {self}: x{self.times} repeats nothing; x2 runs the block twice, x3 three times")
+            raise RequestError(
+                f"block {self}: x{self.times} repeats nothing; x2 runs the block twice, x3 three times"
+            )
 
     def __str__(self) -> str:
         return f"{self.i},{self.j}" + (f"x{self.times}" if self.times != 2 else "")
@@ -63,6 +67,7 @@ class LayerPath:
             raise RequestError("a path needs at least one layer")
         if min(self.layers) < 0:
             raise RequestError(f"path {self}: layers are numbered from 0")
+        _check_steps(max(len(self.layers), max(self.layers) + 1))
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -89,10 +94,15 @@ class LayerPath:
         for piece in text.split(","):
             match = _RUN.fullmatch(piece.strip())
             if match is None:
-                raise RequestError(f"path {text!r}: {piece.strip()!r} is neither a layer nor a range such as 11..31")
+                raise RequestError(
+                    f"path {text!r}: {piece.strip()!r} is neither a layer nor a range such as 11..31"
+                )
             first, last = int(match[1]), int(match[2] or match[1])
             if last < first:
-                raise RequestError(f"path {text!r}: {piece.strip()!r} runs backwards; list the layers one by one")
+                raise RequestError(
+                    f"path {text!r}: {piece.strip()!r} runs backwards; list the layers one by one"
+                )
+            _check_steps(max(len(layers) + last + 1 - first, last + 1))  # before they are written out
             layers.extend(range(first, last + 1))
         return cls(tuple(layers))
 
@@ -108,7 +118,10 @@ class LayerPath:
         layers = list(range(depth))
         for block in blocks:
             if block.j > depth:
-                raise RequestError(f"block {block} reaches beyond the model: it has {depth} layers; use j <= {depth}")
+                raise RequestError(
+                    f"block {block} reaches beyond the model: it has {depth} layers; use j <= {depth}"
+                )
+            _check_steps(len(layers) + (block.j - block.i) * (block.times - 1))
             after_end = len(layers) - layers[::-1].index(block.j - 1)
             layers[after_end:after_end] = list(range(block.i, block.j)) * (block.times - 1)
         return cls(tuple(layers))
@@ -146,3 +159,10 @@ class LayerPath:
             raise RequestError(
                 f"path {self} visits layer {max(self.layers)}, but this model has {depth} layers; use 0 to {depth - 1}"
             )
+
+
+def _check_steps(steps: int) -> None:
+    if steps > MOST_STEPS:
+        raise RequestError(
+            f"a path of {steps} steps is too long; up to {MOST_STEPS} layers and steps can be recorded"
+        )

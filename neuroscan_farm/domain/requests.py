@@ -25,7 +25,9 @@ class EngineOptions(BaseModel):
         "auto", description="auto is float32 on a CPU and the checkpoint's own dtype on a GPU"
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto is cuda where there is one")
-    attention: Literal["auto", "eager", "sdpa"] = Field("auto", description="attention implementation of transformers")
+    attention: Literal["auto", "eager", "sdpa"] = Field(
+        "auto", description="attention implementation of transformers"
+    )
     batch_size: int = Field(16, ge=1, description="most samples of equal token length in one forward pass")
     prompt_format: Literal["raw", "chat"] = Field(
         "raw", description="chat wraps each prompt in the tokenizer's chat template"

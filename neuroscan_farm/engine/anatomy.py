@@ -32,7 +32,8 @@ class LayerCall:
             output = layer(residual, *self.positional, **self.named)
         else:
             output = layer(*self.positional, **{self.residual_name: residual}, **self.named)
-        return output[0] if isinstance(output, tuple) else output
+        after: torch.Tensor = output[0] if isinstance(output, tuple) else output
+        return after
 
     @classmethod
     def split(cls, positional: tuple[Any, ...], named: dict[str, Any]) -> tuple[torch.Tensor, LayerCall]:
@@ -54,7 +55,9 @@ class Anatomy:
     returns_tuple: bool
 
     @contextlib.contextmanager
-    def intercepted(self, answer: Callable[[int, tuple[Any, ...], dict[str, Any]], torch.Tensor]) -> Iterator[None]:
+    def intercepted(
+        self, answer: Callable[[int, tuple[Any, ...], dict[str, Any]], torch.Tensor]
+    ) -> Iterator[None]:
         """Let `answer(k, positional, named)` stand in for every layer k while the model's own forward runs."""
         before = [(layer, layer.__dict__.get("forward")) for layer in self.layers]
 
@@ -67,7 +70,7 @@ class Anatomy:
 
         try:
             for k, layer in enumerate(self.layers):
-                layer.forward = stand_in(k)  # type: ignore[method-assign]
+                layer.forward = stand_in(k)
             yield
         finally:
             for layer, forward in before:
@@ -124,7 +127,7 @@ def find_anatomy(model: nn.Module, token_ids: torch.Tensor, *, depth: int) -> An
     calls: list[int] = []
     kinds: dict[int, type] = {}
 
-    def watch(module: nn.Module, arguments: object, output: object) -> None:
+    def watch(module: nn.Module, _: object, output: object) -> None:
         calls.append(id(module))
         kinds[id(module)] = type(output)
 

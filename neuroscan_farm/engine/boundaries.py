@@ -25,7 +25,9 @@ log = logging.getLogger(__name__)
 class Boundaries:
     """The boundaries of one batch; boundary k is the residual before layer k, boundary L that before the final norm."""
 
-    def __init__(self, tensors: dict[int, torch.Tensor] | None, path: Path | None, device: torch.device) -> None:
+    def __init__(
+        self, tensors: dict[int, torch.Tensor] | None, path: Path | None, device: torch.device
+    ) -> None:
         self._tensors = tensors
         self._path = path
         self._device = device

@@ -38,7 +38,9 @@ class _Reading:
 class Executor:
     """Runs layer paths of one loaded model."""
 
-    def __init__(self, loaded: LoadedModel, anatomy: Anatomy, *, fingerprint: str, cache: BoundaryCache) -> None:
+    def __init__(
+        self, loaded: LoadedModel, anatomy: Anatomy, *, fingerprint: str, cache: BoundaryCache
+    ) -> None:
         self.loaded = loaded
         self.anatomy = anatomy
         self._fingerprint = fingerprint
@@ -120,9 +122,7 @@ class Executor:
         residual = run_layers(self.anatomy, prepared, boundaries[start], path.layers[start:])
         return last_logits(self.anatomy, prepared, residual)
 
-    def _read(
-        self, task: Task, batch: Batch, prepared: Prepared, boundaries: Boundaries
-    ) -> list[_Reading]:
+    def _read(self, task: Task, batch: Batch, prepared: Prepared, boundaries: Boundaries) -> list[_Reading]:
         try:
             logits = self.path_logits(task.path, prepared, boundaries)
             scores = score_logits(logits, batch, self.loaded.tokenizer.decode)

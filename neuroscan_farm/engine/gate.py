@@ -38,7 +38,9 @@ def pass_gate(executor: Executor, batches: list[Batch]) -> float:
     tolerance = _TOLERANCE.get(executor.loaded.dtype, 1e-5)
     untouched = attempt_forward(model, "its own forward", input_ids=token_ids, use_cache=False).logits
     if not torch.isfinite(untouched[:, -1]).all():
-        raise GateError(f"{family}: the untouched model's own logits are not finite; try --dtype float32 or bfloat16")
+        raise GateError(
+            f"{family}: the untouched model's own logits are not finite; try --dtype float32 or bfloat16"
+        )
 
     if token_ids.shape[1] > 1:
         changed = token_ids.clone()
@@ -64,7 +66,9 @@ def pass_gate(executor: Executor, batches: list[Batch]) -> float:
     for fact, path in _paths_to_prove(depth):
         ours = executor.path_logits(path, prepared, boundaries)
         with anatomy.rebuilt(path) as rebuilt:
-            theirs = attempt_forward(rebuilt, f"rebuilding it with {fact} ({path})", input_ids=token_ids, use_cache=False)
+            theirs = attempt_forward(
+                rebuilt, f"rebuilding it with {fact} ({path})", input_ids=token_ids, use_cache=False
+            )
         difference = relative_difference(ours, theirs.logits[:, -1])
         if not difference <= tolerance:
             raise GateError(

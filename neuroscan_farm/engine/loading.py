@@ -96,7 +96,9 @@ def load(folder: Path, options: EngineOptions, *, memory_mb: tuple[int, ...] = (
 def _device(options: EngineOptions, memory_mb: tuple[int, ...]) -> torch.device:
     available = torch.cuda.device_count()
     if options.device == "cuda" and available == 0:
-        raise WorkerError("device is cuda, but torch sees no CUDA device here; use --device cpu, or check the driver")
+        raise WorkerError(
+            "device is cuda, but torch sees no CUDA device here; use --device cpu, or check the driver"
+        )
     if len(memory_mb) > available:
         raise WorkerError(
             f"gpu-split names {len(memory_mb)} devices, but torch sees {available} here; name fewer, or leave it out"

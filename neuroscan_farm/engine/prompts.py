@@ -33,7 +33,11 @@ def answer_token_ids(tokenizer: Any, probe: Probe) -> tuple[int, ...]:
     encoded = [tokenizer.encode(choice, add_special_tokens=False) for choice in probe.choices]
     if all(len(ids) == 2 for ids in encoded) and len({ids[0] for ids in encoded}) == 1:
         encoded = [ids[1:] for ids in encoded]
-    split = [f"{choice!r} ({len(ids)} tokens)" for choice, ids in zip(probe.choices, encoded, strict=True) if len(ids) != 1]
+    split = [
+        f"{choice!r} ({len(ids)} tokens)"
+        for choice, ids in zip(probe.choices, encoded, strict=True)
+        if len(ids) != 1
+    ]
     if split:
         raise ProbeError(
             f"probe {probe.name}: this model's tokenizer does not have each answer as one token: {', '.join(split)}. "
@@ -44,9 +48,13 @@ def answer_token_ids(tokenizer: Any, probe: Probe) -> tuple[int, ...]:
     unknown = getattr(tokenizer, "unk_token_id", None)
     if unknown is not None and unknown in ids:
         choice = probe.choices[ids.index(unknown)]
-        raise ProbeError(f"probe {probe.name}: this model's tokenizer does not know the answer {choice!r} at all")
+        raise ProbeError(
+            f"probe {probe.name}: this model's tokenizer does not know the answer {choice!r} at all"
+        )
     if len(set(ids)) != len(ids):
-        raise ProbeError(f"probe {probe.name}: two choices have the same token; choose answers that start differently")
+        raise ProbeError(
+            f"probe {probe.name}: two choices have the same token; choose answers that start differently"
+        )
     return ids
 
 
@@ -94,5 +102,7 @@ def _encode(tokenizer: Any, prompt: str, prompt_format: str) -> list[int]:
     if getattr(tokenizer, "chat_template", None) is None:
         raise ModelError("prompt_format is chat, but this model's tokenizer has no chat template; use raw")
     message = [{"role": "user", "content": prompt}]
-    encoded = tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=True, return_dict=True)
+    encoded = tokenizer.apply_chat_template(
+        message, add_generation_prompt=True, tokenize=True, return_dict=True
+    )
     return list(encoded["input_ids"])

@@ -70,5 +70,3 @@ def non_finite_detail(logits: torch.Tensor, row: int) -> str:
     """Say what is wrong with the logits of one sample."""
     z = logits[row].float()
     return f"{int(torch.isnan(z).sum())} NaN and {int(torch.isinf(z).sum())} infinite of {z.numel()} logits"
-
-

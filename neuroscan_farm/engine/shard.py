@@ -45,7 +45,9 @@ def execute_shard(
     """
     shard = next((shard for shard in run.shards() if shard.shard_id == shard_id), None)
     if shard is None:
-        raise RunError(f"run {run.manifest.run_id}: its plan has no shard {shard_id}; the order is from another plan")
+        raise RunError(
+            f"run {run.manifest.run_id}: its plan has no shard {shard_id}; the order is from another plan"
+        )
     if run.parts.finished(run.rows_expected([shard])):
         log.info("run %s shard %s: the part is there already", run.manifest.run_id, shard_id)
         return

@@ -34,7 +34,12 @@ class WarmModel:
     """Holds at most one model; another run's model takes its place."""
 
     def __init__(
-        self, *, memory_mb: tuple[int, ...] = (), threads: int | None = None, cache_dir: Path, cache_bytes: int
+        self,
+        *,
+        memory_mb: tuple[int, ...] = (),
+        threads: int | None = None,
+        cache_dir: Path,
+        cache_bytes: int,
     ) -> None:
         """Make a holder that is still empty.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from neuroscan_farm.domain.probes import Probe
 from neuroscan_farm.domain.requests import AnalysisRequest
 from neuroscan_farm.domain.tasks import Shard, Task
+from neuroscan_farm.errors import NeuroscanError
 from neuroscan_farm.planning.facts import ModelFacts
 from neuroscan_farm.store.run_directory import RunDirectory
 
@@ -65,15 +66,22 @@ def estimate(
 def seconds_per_token_evaluation(
     run: RunDirectory, facts: ModelFacts, request: AnalysisRequest
 ) -> float | None:
-    """Return the measured seconds of one layer on one token in a run of the same model, or None without rows."""
-    if run.manifest.model_fingerprint != facts.fingerprint or run.request().engine != request.engine:
+    """Return the measured seconds of one layer on one token in a run of the same model, or None without rows.
+
+    A run that is damaged tells nothing; it must not keep another one from being planned.
+    """
+    try:
+        if run.manifest.model_fingerprint != facts.fingerprint or run.request().engine != request.engine:
+            return None
+        tasks: dict[str, Task] = {task.task_id: task for shard in run.shards() for task in shard.tasks}
+        probes = run.probes()
+    except NeuroscanError:
         return None
-    tasks: dict[str, Task] = {task.task_id: task for shard in run.shards() for task in shard.tasks}
     rows = run.parts.read(["task_id", "seconds"])
     spent = sum(rows["seconds"].to_pylist())
     measured = {task_id for task_id in rows["task_id"].unique().to_pylist() if task_id in tasks}
     evaluations = sum(tasks[task_id].path.evaluations() for task_id in measured)
-    tokens, _ = count_tokens(facts.folder, run.probes())
+    tokens, _ = count_tokens(facts.folder, probes)
     return spent / (evaluations * tokens) if evaluations and spent > 0 else None
 
 

@@ -43,13 +43,14 @@ def read_facts(folder: Path, *, name: str | None = None) -> ModelFacts:
         ModelError: the folder is no model, is damaged, or holds no decoder.
     """
     config = read_config(folder)
-    text = {**config, **(config.get("text_config") or {})}
+    check_decoder(config, folder)
+    nested = config.get("text_config")
+    text = {**config, **(nested if isinstance(nested, dict) else {})}
     depth = _first_number(text, _DEPTH)
     if depth is None:
         raise ModelError(
             f"{folder}/config.json: the number of layers is missing; expected one of {', '.join(_DEPTH)}"
         )
-    check_decoder(config, folder)
     return ModelFacts(
         folder=folder,
         name=name or folder.name,
@@ -87,15 +88,36 @@ def check_decoder(config: dict[str, Any], folder: Path) -> None:
     Raises:
         ModelError: the config describes no decoder.
     """
-    architectures = config.get("architectures") or []
+    found = config.get("architectures")
+    architectures = found if isinstance(found, list) else []
     model_type = config.get("model_type", "unknown")
     if config.get("is_encoder_decoder"):
-        raise ModelError(f"model {folder}: {model_type} is an encoder-decoder; only decoder-only models can be scanned")
+        raise ModelError(
+            f"model {folder}: {model_type} is an encoder-decoder; only decoder-only models can be scanned"
+        )
     if architectures and not any(str(name).endswith(_CAUSAL_ENDINGS) for name in architectures):
         raise ModelError(
             f"model {folder}: {', '.join(map(str, architectures))} is no decoder language model; "
             "a class such as LlamaForCausalLM is needed"
         )
+
+
+def check_weights(folder: Path) -> None:
+    """Refuse a folder without weights that can be read.
+
+    Raises:
+        ModelError: there is no .safetensors file.
+    """
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(
+            f"model {folder}: no .safetensors file; fetch the model again, or convert its weights (load with "
+            "transformers, then save_pretrained): pickled ones are not read, because they can run code"
+        )
+
+
+def is_hub_snapshot(folder: Path) -> bool:
+    """Whether a folder is a commit in the hub's cache."""
+    return folder.parent.name == "snapshots" and _COMMIT.fullmatch(folder.name) is not None
 
 
 def fingerprint(folder: Path) -> str:
@@ -104,10 +126,17 @@ def fingerprint(folder: Path) -> str:
     Weight files are not read whole (a 70B model has 140 GB): of each, its size, its first and last 64 KiB and
     sixteen blocks spread evenly between enter the digest. A snapshot from the hub is known by its commit.
     """
-    if folder.parent.name == "snapshots" and _COMMIT.fullmatch(folder.name):
+    if is_hub_snapshot(folder):
         return f"hub-{folder.name}"
     digest = hashlib.blake2b(digest_size=16)
-    small = ("config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "merges.txt")
+    small = (
+        "config.json",
+        "tokenizer.json",
+        "tokenizer.model",
+        "tokenizer_config.json",
+        "vocab.json",
+        "merges.txt",
+    )
     for path in sorted(folder / name for name in small):
         if path.is_file():
             digest.update(path.name.encode() + b"\0" + path.read_bytes())
@@ -122,4 +151,5 @@ def fingerprint(folder: Path) -> str:
 
 
 def _first_number(config: dict[str, Any], names: tuple[str, ...]) -> int | None:
-    return next((config[name] for name in names if isinstance(config.get(name), int)), None)
+    """Return the first of these entries that is a positive whole number; `true` is none, though Python counts it."""
+    return next((config[name] for name in names if type(config.get(name)) is int and config[name] > 0), None)

@@ -26,15 +26,24 @@ def find_model(model: str, *, revision: str | None = None, weights: bool) -> Pat
     Raises:
         ModelError: there is no such folder, or the hub does not have the model or cannot be reached.
     """
-    folder = Path(model).expanduser()
-    if model == DEMO and not folder.is_dir():
-        return demo.MODEL_DIR
-    if folder.is_dir():
+    try:
+        folder = Path(model).expanduser()
+        is_folder, exists = folder.is_dir(), folder.exists()
+    except (
+        OSError,
+        RuntimeError,
+    ):  # a name that is too long, a ~user that is not there: it may still be a hub id
+        is_folder = exists = False
+    if is_folder:
         return folder.resolve()
-    if folder.exists():
+    if model == DEMO:
+        return demo.MODEL_DIR
+    if exists:
         raise ModelError(f"model {model}: this is a file; give the folder that holds config.json")
     if _HUB_ID.fullmatch(model) is None:
-        raise ModelError(f"model {model}: no such folder; give a folder with config.json, a hub id, or `demo`")
+        raise ModelError(
+            f"model {model}: no such folder; give a folder with config.json, a hub id, or `demo`"
+        )
     return _from_hub(model, revision, weights)
 
 

@@ -26,5 +26,6 @@ def pack(tasks: Sequence[Task], *, most: int) -> list[Shard]:
         if len(members[index]) < most:
             heapq.heappush(open_shards, (load + task.path.evaluations(), index))
     shards = [Shard.of(sorted(group, key=lambda task: task.path.layers)) for group in members if group]
-    baseline = min(tasks, key=lambda task: (task.path.evaluations(), -len(task.path)))  # the longest path that costs nothing
+    # The longest path that costs nothing; without the baseline, always the same one of the cheapest.
+    baseline = min(tasks, key=lambda task: (task.path.evaluations(), -len(task.path), task.path.layers))
     return sorted(shards, key=lambda shard: baseline not in shard.tasks)

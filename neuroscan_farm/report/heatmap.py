@@ -113,7 +113,7 @@ def heatmap(
         figure,
         troubled,
         name="samples failed",
-        marker={"symbol": "x-thin", "size": 7, "line": {"width": 2, "color": "#20242c"}},
+        marker={"symbol": "x", "size": 7, "color": "#ffffff", "line": {"width": 1, "color": "#20242c"}},
     )
     best = [c for c in cells if (rank := c.results[probe].rank) is not None and rank <= top_k]
     star = {

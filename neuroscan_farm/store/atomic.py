@@ -20,7 +20,7 @@ def storage_errors(path: Path) -> Iterator[None]:
     """Turn the disk's refusals into errors that name the place and the mend.
 
     Raises:
-        StorageError: the disk is full, read-only, or the path is not ours to write.
+        StorageError: the disk is full, read-only, or fails, or the path is not ours to write.
     """
     try:
         yield
@@ -31,10 +31,16 @@ def storage_errors(path: Path) -> Iterator[None]:
                 "free some space, then give the same command again"
             ) from error
         if error.errno in _REFUSED:
-            raise StorageError(f"{path}: not writable ({error.strerror}); choose another place with --output") from error
+            raise StorageError(
+                f"{path}: not writable ({error.strerror}); choose another place with --output"
+            ) from error
         if error.errno in {errno.ENOTDIR, errno.EEXIST}:
-            raise StorageError(f"{path}: a file is in the way ({error.strerror}); choose another place") from error
-        raise
+            raise StorageError(
+                f"{path}: a file is in the way ({error.strerror}); choose another place"
+            ) from error
+        raise StorageError(
+            f"{path}: cannot be written ({error}); choose another place with --output"
+        ) from error
 
 
 @contextlib.contextmanager

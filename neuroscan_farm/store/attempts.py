@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from neuroscan_farm.store.atomic import write_text
+from neuroscan_farm.store.atomic import storage_errors, write_text
+
+_NUMBER = re.compile(r"-(\d+)-[a-z]+\.json$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +39,7 @@ class Attempts:
         Raises:
             StorageError: the disk refused.
         """
-        name = f"{attempt.shard_id}-{attempt.attempt}-{attempt.kind}.json"
-        write_text(self._folder / name, json.dumps(asdict(attempt), indent=1))
+        write_text(self._path(attempt), json.dumps(asdict(attempt), indent=1))
 
     def all(self) -> list[Attempt]:
         """Return the attempts of all shards; a file that cannot be read is left out."""
@@ -52,7 +55,24 @@ class Attempts:
         """How many workers died on each task."""
         return Counter(a.task_id for a in self.all() if a.kind == "died" and a.task_id is not None)
 
-    def forget_refusals(self) -> None:
-        """Settle the refusals, because the user tries again after a mend; deaths stay, they quarantine tasks."""
-        for path in self._folder.glob("s*-refused.json"):
-            path.rename(path.with_name(f".settled-{path.name}"))
+    def next_number(self, shard_id: str) -> int:
+        """Return the number of a shard's next attempt: no earlier failure, settled or not, has this or a later one."""
+        numbers = (_NUMBER.search(path.name) for path in self._folder.glob(f"*{shard_id}-*.json"))
+        return 1 + max((int(number[1]) for number in numbers if number), default=0)
+
+    def settle(self) -> None:
+        """Settle what may be mended when the user tries again: refusals, and deaths while the model was loaded.
+
+        Deaths in a task stay, they quarantine it.
+
+        Raises:
+            StorageError: the disk refused.
+        """
+        for attempt in self.all():
+            if attempt.kind == "refused" or attempt.task_id is None:
+                path = self._path(attempt)
+                with storage_errors(path), contextlib.suppress(FileNotFoundError):  # another process settled it
+                    path.rename(path.with_name(f".settled-{path.name}"))
+
+    def _path(self, attempt: Attempt) -> Path:
+        return self._folder / f"{attempt.shard_id}-{attempt.attempt}-{attempt.kind}.json"

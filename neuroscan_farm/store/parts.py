@@ -59,23 +59,31 @@ class Parts:
             if why is not None:
                 with storage_errors(path):
                     path.replace(path.with_name(f".bad-{path.name}"))
-                moved.append(f"{path.name}: {why}; moved aside to .bad-{path.name}, its tasks will be measured again")
+                moved.append(
+                    f"{path.name}: {why}; moved aside to .bad-{path.name}, its tasks will be measured again"
+                )
         return moved
 
     def read(self, columns: list[str] | None = None) -> pa.Table:
         """Return the rows of all parts, each (task, probe, sample) once: ok before failed, then the earliest attempt.
 
-        A part that cannot be read is left out with a warning: one bad file must not hide the others.
+        A part that cannot be read, or is another run's, is left out with a warning: one bad file must not hide the
+        others, nor mix into them.
         """
         keys = ["task_id", "probe", "sample_id", "outcome", "attempt", "shard_id"]
         wanted = None if columns is None else [*columns, *(key for key in keys if key not in columns)]
         tables = []
         for path in self._files():
             try:
-                table = pq.read_table(path, columns=wanted, partitioning=None)
-                tables.append(table.cast(_select(wanted)).replace_schema_metadata(MEASUREMENTS.metadata))
-            except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-                log.warning("part %s is left out: %s", path, str(error).splitlines()[0])
+                with pq.ParquetFile(path) as file:
+                    why = self._why_foreign(file.schema_arrow)
+                    if why is None:
+                        table = file.read(columns=wanted).select(_select(wanted).names)
+                        tables.append(table.replace_schema_metadata(MEASUREMENTS.metadata))
+            except (pa.ArrowException, OSError) as error:
+                why = str(error).splitlines()[0]
+            if why is not None:
+                log.warning("part %s is left out: %s", path, why)
         whole = pa.concat_tables(tables) if tables else _select(wanted).empty_table()
         unique = _deduplicated(whole)
         return unique if columns is None else unique.select(columns)
@@ -101,6 +109,15 @@ class Parts:
                 schema, rows = file.schema_arrow, file.metadata.num_rows
         except (pa.ArrowException, OSError) as error:
             return f"not a whole Parquet file ({str(error).splitlines()[0]})"
+        why = self._why_foreign(schema)
+        shard_id = (schema.metadata or {}).get(b"neuroscan.shard_id", b"?").decode()
+        if why is None and shard_id != path.stem:
+            why = f"it holds shard {shard_id}"
+        if why is None and rows != expected_rows:
+            why = f"{rows} rows instead of {expected_rows}"
+        return why
+
+    def _why_foreign(self, schema: pa.Schema) -> str | None:
         metadata = schema.metadata or {}
         version = metadata.get(b"neuroscan.schema_version", b"none").decode()
         if version != MEASUREMENTS_VERSION:
@@ -109,8 +126,6 @@ class Parts:
             return "its columns are not those of the measurements table"
         if metadata.get(b"neuroscan.run_id") != self._run_id.encode():
             return f"it belongs to run {metadata.get(b'neuroscan.run_id', b'?').decode()}"
-        if rows != expected_rows:
-            return f"{rows} rows instead of {expected_rows}"
         return None
 
 

@@ -1,18 +1,19 @@
 """A run's directory. Workers add parts and attempts; only the coordinator writes the manifest and the plan.
 
-    request.yaml      as submitted, with every default written out
-    manifest.json     versions, model fingerprint, probe digests, engine and scoring versions
-    probes/           the probes as they were when the run was made: a worker needs no other file
-    plan.parquet      one row for each task
-    parts/            rows of finished shards, one Parquet file each
-    attempts/         what was tried and failed
-    control.json      what the user wants of the run now: running, or cancelled
-    report/           what the report step made of the parts
+request.yaml      as submitted, with every default written out
+manifest.json     versions, model fingerprint, probe digests, engine and scoring versions
+probes/           the probes as they were when the run was made: a worker needs no other file
+plan.parquet      one row for each task
+parts/            rows of finished shards, one Parquet file each
+attempts/         what was tried and failed
+control.json      what the user wants of the run now: running, or cancelled
+report/           what the report step made of the parts
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -86,8 +87,10 @@ class RunDirectory:
             RunError: `root` holds something that is not a run.
             StorageError: the disk refused.
         """
-        if root.is_dir() and any(root.iterdir()) and not (root / "request.yaml").exists():
-            raise RunError(f"{root}: the directory is not empty and holds no run; choose a new one with --output")
+        if not (root / "request.yaml").exists() and _holds_something(root):
+            raise RunError(
+                f"{root}: the directory is not empty and holds no run; choose a new one with --output"
+            )
         write_text(root / "request.yaml", request_yaml(request))
         for probe in probes:
             text = json.dumps(probe.to_json_dict(), ensure_ascii=False, indent=1)
@@ -107,7 +110,9 @@ class RunDirectory:
         """
         path = root / "manifest.json"
         if not path.is_file():
-            raise RunError(f"{root}: no run here (manifest.json is missing); `neuroscan-farm ls` lists the runs")
+            raise RunError(
+                f"{root}: no run here (manifest.json is missing); `neuroscan-farm ls` lists the runs"
+            )
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             if data.get("schema_version") != MANIFEST_VERSION:
@@ -117,7 +122,9 @@ class RunDirectory:
                 )
             manifest = Manifest(**data)
         except (json.JSONDecodeError, UnicodeDecodeError, TypeError, AttributeError) as error:
-            raise RunError(f"{path}: damaged ({error}); restore it from a copy or start the run anew") from error
+            raise RunError(
+                f"{path}: damaged ({error}); restore it from a copy or start the run anew"
+            ) from error
         return cls(root, manifest)
 
     @staticmethod
@@ -149,7 +156,9 @@ class RunDirectory:
         for name, digest in self.manifest.probes.items():
             probe = load_probe_file(self.root / "probes" / f"{name}.json")
             if probe.digest != digest:
-                raise RunError(f"{self.root}/probes/{name}.json was changed after the run was made; restore it")
+                raise RunError(
+                    f"{self.root}/probes/{name}.json was changed after the run was made; restore it"
+                )
             probes.append(probe)
         return tuple(probes)
 
@@ -197,7 +206,7 @@ class RunDirectory:
         """What the user wants of the run now: "running" or "cancelled"."""
         try:
             return str(json.loads((self.root / "control.json").read_text(encoding="utf-8"))["wanted"])
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             return "running"
 
     def set_wanted(self, wanted: str) -> None:
@@ -209,6 +218,11 @@ class RunDirectory:
         write_text(self.root / "control.json", json.dumps({"wanted": wanted}))
 
 
+def _holds_something(root: Path) -> bool:
+    """Whether a directory holds anything but what an interrupted write left aside."""
+    return root.is_dir() and any(not path.name.startswith(".tmp-") for path in root.iterdir())
+
+
 def request_content(request: AnalysisRequest) -> dict[str, Any]:
     """The request as plain data, with every default written out."""
     content: dict[str, Any] = request.model_dump(mode="json")
@@ -217,14 +231,24 @@ def request_content(request: AnalysisRequest) -> dict[str, Any]:
 
 def request_yaml(request: AnalysisRequest) -> str:
     """The request as YAML, with every default written out; `read_request` reads it back."""
-    return yaml.safe_dump(request_content(request), sort_keys=False, allow_unicode=True)
+    content = request_content(request)
+    readable = "\x85" not in json.dumps(
+        content, ensure_ascii=False
+    )  # PyYAML would read a NEL back as a space
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=readable)
 
 
-def make_run_id(request: AnalysisRequest, *, model_name: str, model_fingerprint: str, probes: Sequence[Probe]) -> str:
+def make_run_id(
+    request: AnalysisRequest, *, model_name: str, model_fingerprint: str, probes: Sequence[Probe]
+) -> str:
     """Return the id made of what the run measures: its request, its model's content, its probes' content."""
-    content = request_content(request)  # where the model and the probes were found does not matter, what they are does
+    content = request_content(
+        request
+    )  # where the model and the probes were found does not matter, what they are does
     content |= {"model": model_fingerprint, "revision": None}
     content["probes"] = {probe.name: probe.digest for probe in probes}
     digest = content_digest(content, length=10)
-    short = "".join(c if c.isalnum() or c in "-._" else "-" for c in model_name)[:40]
+    short = re.sub(r"[^A-Za-z0-9._-]", "-", model_name)[
+        :40
+    ]  # the id names a directory, and goes over the wire
     return f"{request.analysis}-{short}-{digest}"

@@ -64,7 +64,9 @@ PLAN = pa.schema(
         pa.field("i", pa.int16()),
         pa.field("j", pa.int16()),
         pa.field("n_layers_run", pa.int16(), nullable=False),
-        pa.field("evaluations", pa.int32(), nullable=False),  # layer visits left after the baseline's boundary
+        pa.field(
+            "evaluations", pa.int32(), nullable=False
+        ),  # layer visits left after the baseline's boundary
     ],
     metadata={"neuroscan.table": "plan", "neuroscan.schema_version": PLAN_VERSION},
 )

@@ -62,8 +62,8 @@ def independent_answer(category: str, prompt: str) -> str:
         for key in re.findall(r"\w", query):
             value = value[int(key) if key.isdigit() else key]
         return str(value)
-    bound = {pair[0]: pair[2] for pair in context.split(" ")}  # recall and chain
-    value = bound[query[0]]
+    bound = {pair[0]: pair[1] for pair in context.split(" ")}  # recall and chain
+    value = bound[query]
     while value.isalpha():
         value = bound[value]
     return str(value)
@@ -104,7 +104,9 @@ def test_an_unknown_character_becomes_unk_and_the_rest_is_kept(tokenizer: Any) -
     assert tokenizer.encode("é7") == [tokenizer.bos_token_id, tokenizer.unk_token_id, *seven]
 
 
-def test_at_least_three_families_are_above_nine_tenths_on_unseen_prompts(accuracies: dict[str, float]) -> None:
+def test_at_least_three_families_are_above_nine_tenths_on_unseen_prompts(
+    accuracies: dict[str, float],
+) -> None:
     assert sum(accuracy > 0.9 for accuracy in accuracies.values()) >= 3, accuracies
 
 

@@ -31,7 +31,9 @@ def _batches(loaded: LoadedModel, probe_file: Path) -> list[Batch]:
     return make_batches(loaded.tokenizer, [probe], prompt_format="raw", batch_size=16, max_tokens=None)
 
 
-def test_a_sound_model_passes_and_is_left_as_it_was(tiny_llama: Path, probe_file: Path, tmp_path: Path) -> None:
+def test_a_sound_model_passes_and_is_left_as_it_was(
+    tiny_llama: Path, probe_file: Path, tmp_path: Path
+) -> None:
     loaded = load(tiny_llama, EngineOptions())
     batches = _batches(loaded, probe_file)
     before = loaded.model(input_ids=batches[0].token_ids).logits
@@ -42,7 +44,9 @@ def test_a_sound_model_passes_and_is_left_as_it_was(tiny_llama: Path, probe_file
     assert torch.equal(before, loaded.model(input_ids=batches[0].token_ids).logits)
 
 
-def test_a_bidirectional_model_is_refused_as_not_causal(tiny_llama: Path, probe_file: Path, tmp_path: Path) -> None:
+def test_a_bidirectional_model_is_refused_as_not_causal(
+    tiny_llama: Path, probe_file: Path, tmp_path: Path
+) -> None:
     loaded = load(tiny_llama, EngineOptions())
     config = BertConfig(
         vocab_size=len(loaded.tokenizer),
@@ -84,7 +88,7 @@ def test_state_that_crosses_layers_is_found_out(tiny_llama: Path, probe_file: Pa
     loaded = load(tiny_llama, EngineOptions())
     layers = loaded.model.model.layers
     loaded.model.model.layers = nn.ModuleList([_Leaky(layer, k == 0) for k, layer in enumerate(layers)])
-    with pytest.raises(GateError, match="differs from the (untouched|physically rebuilt) model"):
+    with pytest.raises(GateError, match=r"differs from the (untouched|physically rebuilt) model"):
         pass_gate(_executor(loaded, 6, tmp_path), _batches(loaded, probe_file))
 
 

@@ -24,7 +24,9 @@ PATHS = ["0..5", "0..3,1..5", "0..5,0..5", "0..2,4..5", "5,4,3,2,1,0", "0..1,1,1
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_paths_of_a_family_equal_physically_rebuilt_models(family: str, tmp_path: Path, probe_file: Path) -> None:
+def test_paths_of_a_family_equal_physically_rebuilt_models(
+    family: str, tmp_path: Path, probe_file: Path
+) -> None:
     folder = make_tiny(family, tmp_path / family)
     facts = read_facts(folder)
     loaded = load(folder, EngineOptions())

@@ -48,7 +48,9 @@ def test_batches_have_equal_lengths_and_hold_every_sample_once(probe_file: Path)
     tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
     probe = load_probe_file(probe_file)
     batches = make_batches(tokenizer, [probe], prompt_format="raw", batch_size=2, max_tokens=None)
-    assert sorted(s.sample_id for b in batches for s in b.samples) == sorted(s.sample_id for s in probe.samples)
+    assert sorted(s.sample_id for b in batches for s in b.samples) == sorted(
+        s.sample_id for s in probe.samples
+    )
     for batch in batches:
         assert len(batch.samples) <= 2
         for sample, ids in zip(batch.samples, batch.token_ids.tolist(), strict=True):

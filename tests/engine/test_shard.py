@@ -22,7 +22,7 @@ def test_the_rows_of_a_shard_equal_an_oracle(make_run: MakeRun, warm: Any, tiny_
         execute_shard(run, shard.shard_id, 1, worker="test", warm=warm)
     rows = run.parts.read().to_pylist()
     assert len(rows) == 6 * 8
-    executor, batches = warm.ready_for(run)
+    _, batches = warm.ready_for(run)
     prompts = {s.sample_id: ids for b in batches for s, ids in zip(b.samples, b.token_ids, strict=True)}
     digits = batches[0].answer_ids
     for row in rows:
@@ -30,7 +30,9 @@ def test_the_rows_of_a_shard_equal_an_oracle(make_run: MakeRun, warm: Any, tiny_
         p = torch.softmax(logits[list(digits)], -1)
         assert row["outcome"] == "ok"
         assert row["answer_probabilities"] == pytest.approx(p.tolist(), abs=1e-4)
-        assert row["coverage"] == pytest.approx(float(torch.softmax(logits, -1)[list(digits)].sum()), abs=1e-4)
+        assert row["coverage"] == pytest.approx(
+            float(torch.softmax(logits, -1)[list(digits)].sum()), abs=1e-4
+        )
         assert row["n_layers_run"] == len(row["path"])
     blocks = {(row["i"], row["j"]) for row in rows}
     assert blocks == {(None, None), (2, 4), (0, 6)}
@@ -55,7 +57,11 @@ def test_rows_do_not_depend_on_how_tasks_are_packed(make_run: MakeRun, warm: Any
         for shard in run.shards():
             execute_shard(run, shard.shard_id, 1, worker="test", warm=warm)
         dropped = [*CIRCUMSTANCES, "run_id", "shard_id"]
-        tables.append(run.parts.read().drop_columns(dropped).sort_by([("task_id", "ascending"), ("sample_id", "ascending")]))
+        tables.append(
+            run.parts.read()
+            .drop_columns(dropped)
+            .sort_by([("task_id", "ascending"), ("sample_id", "ascending")])
+        )
     assert tables[0].equals(tables[1])
     assert tables[0].equals(tables[2])
 
@@ -88,7 +94,9 @@ def test_a_cancelled_run_stops_between_tasks_and_writes_nothing(make_run: MakeRu
     assert run.parts.read().num_rows == 0
 
 
-def test_a_model_that_changed_since_the_run_was_made_is_refused(make_run: MakeRun, tmp_path: Path, warm: Any) -> None:
+def test_a_model_that_changed_since_the_run_was_made_is_refused(
+    make_run: MakeRun, tmp_path: Path, warm: Any
+) -> None:
     folder = make_tiny("llama", tmp_path / "model")
     run = make_run(model=str(folder), parameters={"blocks": ["2,4"]})
     make_tiny("llama", folder, seed=1)
@@ -108,7 +116,9 @@ def test_a_task_that_killed_three_workers_is_quarantined_and_the_others_are_meas
     (shard,) = run.shards()
     poison = shard.tasks[1].task_id
     for attempt in (1, 2, 3):
-        run.attempts.record(Attempt(shard.shard_id, attempt, "died", poison, "w", "killed", "2026-01-01T00:00:00"))
+        run.attempts.record(
+            Attempt(shard.shard_id, attempt, "died", poison, "w", "killed", "2026-01-01T00:00:00")
+        )
     execute_shard(run, shard.shard_id, 4, worker="test", warm=warm)
     outcomes = {(row["task_id"], row["outcome"]) for row in run.parts.read().to_pylist()}
     assert outcomes == {(t.task_id, "quarantined" if t.task_id == poison else "ok") for t in shard.tasks}

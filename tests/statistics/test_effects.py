@@ -18,7 +18,9 @@ from neuroscan_farm.statistics.effects import Effect, mean_effects, mean_over_pr
 BASELINE = "t-base"
 
 
-def table(rows: list[tuple[str, str, str, str, float | bool | None]], *, column: str = "log_odds") -> pa.Table:
+def table(
+    rows: list[tuple[str, str, str, str, float | bool | None]], *, column: str = "log_odds"
+) -> pa.Table:
     """Rows as (task, probe, sample, outcome, value)."""
     kind = pa.bool_() if column == "correct" else pa.float64()
     names = ["task_id", "probe", "sample_id", "outcome", column]
@@ -27,7 +29,9 @@ def table(rows: list[tuple[str, str, str, str, float | bool | None]], *, column:
     return pa.table({name: pa.array(v, t) for name, v, t in zip(names, columns, types, strict=True)})
 
 
-def effects(rows: list[tuple[str, str, str, str, float | bool | None]]) -> dict[tuple[str, str | None], Effect]:
+def effects(
+    rows: list[tuple[str, str, str, str, float | bool | None]],
+) -> dict[tuple[str, str | None], Effect]:
     found = paired_effects(table(rows), metric=Metric.LOG_ODDS, baseline_id=BASELINE)
     return {(effect.task_id, effect.probe): effect for effect in found}
 
@@ -57,7 +61,10 @@ def test_samples_are_paired_by_their_id_and_not_by_their_place() -> None:
 def test_a_sample_that_failed_on_one_side_is_no_pair(failing: str) -> None:
     bad, good = (None, 5.0) if failing == "baseline" else (5.0, None)
     rows = [(BASELINE, "p", "a", "ok", 1.0), ("t1", "p", "a", "ok", 2.0)]
-    rows += [(BASELINE, "p", "b", "ok" if bad else "error", bad), ("t1", "p", "b", "ok" if good else "error", good)]
+    rows += [
+        (BASELINE, "p", "b", "ok" if bad else "error", bad),
+        ("t1", "p", "b", "ok" if good else "error", good),
+    ]
     effect = effects(rows)["t1", "p"]
     assert (effect.n, effect.mean) == (1, 1.0)
 
@@ -115,16 +122,22 @@ def test_rows_in_any_order_give_the_same_bits(values: list[float], shuffler: ran
     rows += [("t1", "p", f"s{k}", "ok", value) for k, value in enumerate(values[half : 2 * half])]
     shuffled = list(rows)
     shuffler.shuffle(shuffled)
-    first, second = (mean_effects(table(r), metric=Metric.LOG_ODDS, baseline_id=BASELINE) for r in (rows, shuffled))
+    first, second = (
+        mean_effects(table(r), metric=Metric.LOG_ODDS, baseline_id=BASELINE) for r in (rows, shuffled)
+    )
     assert first == second
     assert effects(rows) == effects(shuffled)
 
 
 def test_neighbouring_tasks_do_not_change_a_tasks_mean() -> None:
     draw = np.random.default_rng(3)
-    rows = [(task, "p", f"s{k}", "ok", float(draw.normal())) for task in (BASELINE, "t1", "t2") for k in range(7)]
+    rows = [
+        (task, "p", f"s{k}", "ok", float(draw.normal())) for task in (BASELINE, "t1", "t2") for k in range(7)
+    ]
     extra = [("t2", "p", f"x{k}", "ok", 1.0) for k in range(5)]
-    alone = mean_effects(table([r for r in rows if r[0] != "t2"]), metric=Metric.LOG_ODDS, baseline_id=BASELINE)
+    alone = mean_effects(
+        table([r for r in rows if r[0] != "t2"]), metric=Metric.LOG_ODDS, baseline_id=BASELINE
+    )
     among = mean_effects(table(rows + extra), metric=Metric.LOG_ODDS, baseline_id=BASELINE)
     assert alone["t1"] == among["t1"]
 

@@ -26,16 +26,19 @@
       title.textContent = figure.title;
       subtitle.textContent = figure.subtitle;
       plot.className = "plot";
-      plot.style.height = figure.layout.height + "px";
       frame.append(title, subtitle, plot);
       box.append(frame);
       plots.push([figure, plot]);
     }
     for (const [figure, plot] of plots) {
+      // A heatmap is square: on a narrow page it needs less height.
+      const square = Math.max(340, Math.min(figure.layout.height + 80, plot.clientWidth - 56));
+      const height = figure.name.startsWith("heatmap") ? square : figure.layout.height;
+      plot.style.height = height + "px";
       const data = figure.data.map(
         (trace) => "customdata" in trace ? { ...trace, customdata: page.pool[trace.customdata] } : { ...trace });
       const layout = {
-        ...figure.layout, paper_bgcolor: "rgba(0,0,0,0)", font: { ...figure.layout.font, color: soft },
+        ...figure.layout, height, paper_bgcolor: "rgba(0,0,0,0)", font: { ...figure.layout.font, color: soft },
         margin: { ...figure.layout.margin, t: 34 }, modebar: { bgcolor: "rgba(0,0,0,0)" },
       };
       Plotly.newPlot(plot, data, structuredClone(layout), page.config);

@@ -1,0 +1,167 @@
+"""The run directory: what is missing, damaged or another's is refused, and the truth is what lies there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from neuroscan_farm.coordinator.prepare import prepare
+from neuroscan_farm.errors import NeuroscanError, RequestError, RunError, StorageError
+from neuroscan_farm.store.run_directory import RunDirectory, make_run_id
+from tests.paper_models import paper_model, paper_plan, paper_probe
+
+
+def test_a_run_reads_back_as_it_was_made(tmp_path: Path) -> None:
+    plan = paper_plan(paper_model(tmp_path / "tiny"), paper_probe(tmp_path / "sums.json"), metric="correct")
+    prepare(plan, tmp_path / "run", executor="celery")
+    run = RunDirectory.open(tmp_path / "run")
+    assert run.request() == plan.request
+    assert run.probes() == plan.probes
+    assert run.shards() == list(plan.shards)
+    assert run.plan_complete()
+    assert run.wanted() == "running"
+    assert (run.manifest.run_id, run.manifest.executor) == (plan.run_id, "celery")
+    assert run.rows_expected(run.shards()) == {shard.shard_id: len(shard.tasks) * 3 for shard in plan.shards}
+
+
+def test_every_file_of_a_run_is_where_the_design_says(run: RunDirectory) -> None:
+    assert {path.name for path in run.root.iterdir()} == {
+        "request.yaml",
+        "manifest.json",
+        "plan.parquet",
+        "probes",
+        "control.json",
+    }
+
+
+def test_a_folder_without_a_manifest_is_no_run(tmp_path: Path) -> None:
+    for root in (tmp_path, tmp_path / "nowhere"):
+        assert not RunDirectory.exists(root)
+        with pytest.raises(
+            RunError, match=r"no run here \(manifest.json is missing\); `neuroscan-farm ls` lists the runs"
+        ):
+            RunDirectory.open(root)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", "3", '{"schema_version": 1}', '{"schema_version": 1, "x": 2}', "\udcff"]
+)
+def test_a_damaged_manifest_is_refused_with_its_place(run: RunDirectory, text: str) -> None:
+    (run.root / "manifest.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(RunError, match=r"manifest\.json: damaged"):
+        RunDirectory.open(run.root)
+
+
+def test_a_run_of_another_program_version_is_refused_and_not_called_damaged(run: RunDirectory) -> None:
+    path = run.root / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 99}))
+    with pytest.raises(
+        RunError, match="version 99, this program reads 1; use the program version that made the run"
+    ):
+        RunDirectory.open(run.root)
+
+
+def test_a_probe_that_was_changed_after_the_run_was_made_is_refused(run: RunDirectory) -> None:
+    path = run.root / "probes" / "sums.json"
+    data = json.loads(path.read_text())
+    data["samples"][0]["answer"] = "9"
+    path.write_text(json.dumps(data))
+    with pytest.raises(RunError, match=r"sums\.json was changed after the run was made; restore it"):
+        run.probes()
+
+
+def test_a_probe_that_only_got_another_description_is_the_same(run: RunDirectory) -> None:
+    path = run.root / "probes" / "sums.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"description": "more words"}))
+    assert len(run.probes()) == 1
+
+
+def test_a_probe_or_request_that_is_gone_is_an_error_with_its_place(run: RunDirectory) -> None:
+    (run.root / "probes" / "sums.json").unlink()
+    with pytest.raises(NeuroscanError, match=r"sums\.json: no such file"):
+        run.probes()
+    (run.root / "request.yaml").unlink()
+    with pytest.raises(RunError, match=r"request\.yaml: cannot be read"):
+        run.request()
+
+
+@pytest.mark.parametrize("text", ["", "- 1", "a: [", "just words"])
+def test_a_request_that_was_edited_into_something_else_is_refused(run: RunDirectory, text: str) -> None:
+    (run.root / "request.yaml").write_text(text)
+    with pytest.raises((RunError, RequestError), match=r"request\.yaml"):
+        run.request()
+
+
+@pytest.mark.parametrize("how", ["missing", "truncated", "another version", "another table"])
+def test_a_plan_that_cannot_be_trusted_is_refused(run: RunDirectory, how: str) -> None:
+    path = run.root / "plan.parquet"
+    table = pq.read_table(path)
+    match how:
+        case "missing":
+            path.unlink()
+        case "truncated":
+            path.write_bytes(path.read_bytes()[:100])
+        case "another version":
+            pq.write_table(table.replace_schema_metadata({"neuroscan.schema_version": "7"}), path)
+        case "another table":
+            pq.write_table(table.drop_columns(["stage"]), path)
+    with pytest.raises(RunError, match=r"plan\.parquet: (cannot be read|schema version)"):
+        run.shards()
+
+
+def test_a_folder_with_something_else_in_it_is_not_made_into_a_run(tmp_path: Path) -> None:
+    plan = paper_plan(paper_model(tmp_path / "tiny"), paper_probe(tmp_path / "sums.json"))
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1.tex").write_text("")
+    with pytest.raises(RunError, match="not empty and holds no run; choose a new one with --output"):
+        prepare(plan, tmp_path / "thesis", executor="local")
+    assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter1.tex"]
+
+
+@pytest.mark.parametrize("left", ["nothing", "half a file", "the request", "all but the manifest"])
+def test_a_run_whose_making_was_interrupted_is_made_by_the_same_command(tmp_path: Path, left: str) -> None:
+    plan = paper_plan(paper_model(tmp_path / "tiny"), paper_probe(tmp_path / "sums.json"))
+    root = tmp_path / "run"
+    prepare(plan, root, executor="local")
+    kept = {"nothing": set(), "half a file": set(), "the request": {"request.yaml"}}.get(
+        left, {path.name for path in root.iterdir()} - {"manifest.json"}
+    )
+    for path in root.iterdir():
+        if path.name not in kept:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if left == "half a file":
+        (root / ".tmp-0123-request.yaml").write_text("analy")
+    assert prepare(plan, root, executor="local").shards() == list(plan.shards)
+
+
+def test_a_file_in_the_place_of_the_run_is_named(tmp_path: Path) -> None:
+    plan = paper_plan(paper_model(tmp_path / "tiny"), paper_probe(tmp_path / "sums.json"))
+    (tmp_path / "file").write_text("")
+    for root in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(StorageError, match="a file is in the way"):
+            prepare(plan, root, executor="local")
+
+
+def test_what_is_wanted_is_kept_and_a_lost_word_means_go_on(run: RunDirectory) -> None:
+    run.set_wanted("cancelled")
+    assert RunDirectory.open(run.root).wanted() == "cancelled"
+    for text in ("", "[]", "{}", "7"):
+        (run.root / "control.json").write_text(text)
+        assert run.wanted() == "running"
+
+
+def test_the_run_id_says_what_is_scanned_and_is_safe_as_a_file_name_and_on_the_wire(tmp_path: Path) -> None:
+    plan = paper_plan(paper_model(tmp_path / "tiny"), paper_probe(tmp_path / "sums.json"))
+    ids = {
+        name: make_run_id(plan.request, model_name=name, model_fingerprint="f", probes=plan.probes)
+        for name in ("acme/tiny", "模型 №5", "a b\n", "x" * 300)
+    }
+    assert ids["acme/tiny"].startswith("duplication-acme-tiny-")
+    for run_id in ids.values():
+        assert run_id.isascii()
+        assert len(run_id) <= 120
+        assert all(c.isalnum() or c in "-._" for c in run_id)
