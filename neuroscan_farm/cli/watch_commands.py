@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,12 +15,13 @@ from rich.table import Table
 from rich.text import Text
 
 from neuroscan_farm.cli.progress import note
-from neuroscan_farm.cli.run_commands import JsonOption, RunArgument
+from neuroscan_farm.cli.run_commands import BrokerOption, JsonOption, RunArgument
 from neuroscan_farm.coordinator.overview import Overview, find_run, look_at, runs_in
 from neuroscan_farm.domain.measurements import Metric
 from neuroscan_farm.domain.paths import LayerPath, parse_blocks
-from neuroscan_farm.errors import NeuroscanError, RequestError, WaitTimeout
+from neuroscan_farm.errors import BrokerError, NeuroscanError, RequestError, WaitTimeout
 from neuroscan_farm.settings import load_settings
+from neuroscan_farm.store.run_directory import RunDirectory
 
 _ENDED = {"finished", "cancelled", "refused", "stopped"}
 MetricOption = Annotated[str | None, typer.Option(help="Rank by this metric instead of the request's.")]
@@ -31,15 +33,15 @@ def register(app: typer.Typer) -> None:
         app.command(command.__name__)(command)
 
 
-def status(run: RunArgument, as_json: JsonOption = False) -> None:
+def status(run: RunArgument, as_json: JsonOption = False, broker: BrokerOption = None) -> None:
     """Say how a run stands. Exit code 3 when it finished with failed tasks."""
-    overview = look_at(find_run(run, load_settings().runs_dir))
+    look = _look(find_run(run, load_settings().runs_dir), broker)
     if as_json:
-        print(json.dumps(overview.to_json_dict()))
+        print(json.dumps(look.overview.to_json_dict() | {"workers": look.workers, "farm": look.farm}))
     else:
-        for name, value in _lines(overview):
+        for name, value in _lines(look):
             print(f"{name:<10} {value}")
-    _exit_by(overview)
+    _exit_by(look.overview)
 
 
 def watch(
@@ -48,13 +50,15 @@ def watch(
         float | None, typer.Option(help="Give up after so many seconds, with exit code 6.")
     ] = None,
     interval: Annotated[float, typer.Option(min=0.1, help="Seconds between looks.")] = 1.0,
+    broker: BrokerOption = None,
 ) -> None:
     """Watch a run, live, until it ends."""
     directory = find_run(run, load_settings().runs_dir)
     until = None if timeout is None else time.monotonic() + timeout
     console = Console(stderr=True)
-    overview = look_at(directory)
-    with Live(_panel(overview), console=console, transient=False, auto_refresh=False) as live:
+    look = _look(directory, broker)
+    overview = look.overview
+    with Live(_panel(look), console=console, transient=False, auto_refresh=False) as live:
         while overview.state not in _ENDED:
             if until is not None and time.monotonic() >= until:
                 raise WaitTimeout(
@@ -62,14 +66,16 @@ def watch(
                     f"({overview.tasks_finished} of {overview.tasks} tasks); it goes on"
                 )
             time.sleep(interval)
-            overview = look_at(directory)
-            live.update(_panel(overview), refresh=True)
+            look = _look(directory, broker)
+            overview = look.overview
+            live.update(_panel(look), refresh=True)
     if overview.state == "refused":
         note(f"error: {overview.refusal}")
         raise typer.Exit(5)
     if overview.state in {"cancelled", "stopped"}:
         note(f"the run is {overview.state}; go on with: neuroscan-farm resume {directory.root}")
         raise typer.Exit(1)
+    note(f"finished; the report is made by: neuroscan-farm report {directory.root}")
     _exit_by(overview)
 
 
@@ -162,7 +168,39 @@ def _exit_by(overview: Overview) -> None:
         raise typer.Exit(3)
 
 
-def _lines(overview: Overview) -> list[tuple[str, str]]:
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A run as its directory shows it, and the farm's workers as the broker does, where the run is the farm's."""
+
+    overview: Overview
+    farm: str | None  # what the broker says of the farm; None for a run that needs none
+    workers: list[dict[str, Any]]
+
+
+def _look(run: RunDirectory, broker_url: str | None) -> _Seen:
+    overview = look_at(run)
+    if run.manifest.executor != "celery" or overview.state in {"finished", "running"}:
+        return _Seen(overview, None, [])
+    from neuroscan_farm.dispatch.broker import Broker, redacted
+
+    settings = load_settings()
+    url = broker_url or settings.broker_url
+    try:
+        farm = Broker(url, queue=settings.queue)
+        workers = farm.workers()
+        busy = [asdict(worker) for worker in workers if worker.run_id == overview.run_id]
+        registered = overview.run_id in farm.runs()
+        farm.close()
+    except BrokerError:
+        return _Seen(overview, f"broker {redacted(url)} is out of reach; set --broker or NEUROSCAN_BROKER_URL", [])
+    if overview.state == "queued":
+        state = "running" if busy else "queued" if registered else "stopped"
+        overview = replace(overview, state=state)
+    return _Seen(overview, f"{len(workers)} workers, {len(busy)} of them on this run", busy)
+
+
+def _lines(look: _Seen) -> list[tuple[str, str]]:
+    overview = look.overview
     lines = [
         ("run", overview.run_id),
         ("directory", overview.directory),
@@ -187,12 +225,17 @@ def _lines(overview: Overview) -> list[tuple[str, str]]:
         lines.append(("deaths", f"{overview.deaths} workers died on the way"))
     if overview.refusal is not None:
         lines.append(("refused", overview.refusal))
+    if look.farm is not None:
+        lines.append(("farm", look.farm))
+    for worker in look.workers:
+        lines.append(("worker", f"{worker['name']} on {worker['device']}: shard {worker['shard_id']}"))
     return lines
 
 
-def _panel(overview: Overview) -> Table:
+def _panel(look: _Seen) -> Table:
+    overview = look.overview
     table = Table.grid(padding=(0, 2))
-    for name, value in _lines(overview):
+    for name, value in _lines(look):
         table.add_row(Text(name, style="bold"), Text(value))
     share = overview.tasks_finished / max(overview.tasks, 1)
     table.add_row("", Text("█" * round(40 * share) + "░" * (40 - round(40 * share)) + f" {share:.0%}"))
