@@ -18,7 +18,7 @@ class View:
     plan_complete: bool  # whether no further stage can follow
     wanted: str  # "running" or "cancelled"
     refusal: str | None  # why no worker can work on this run
-    deaths_while_loading: int  # workers that died before their first task
+    deaths_while_loading: int  # workers that died before a first task, since a shard was last finished
 
 
 @dataclass(frozen=True, slots=True)

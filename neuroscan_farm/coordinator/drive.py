@@ -72,8 +72,14 @@ class Driver:
             plan_complete=self.run.plan_complete(),
             wanted=self.run.wanted(),
             refusal=refused,
-            deaths_while_loading=sum(a.kind == "died" and a.task_id is None for a in attempts),
+            deaths_while_loading=self._deaths_while_loading(attempts),
         )
+
+    def _deaths_while_loading(self, attempts: list[Attempt]) -> int:
+        """Workers that died before a first task, since a shard was last finished: before that, loading worked."""
+        last = max((self.run.parts.path(shard).stat().st_mtime for shard in self.finished), default=0.0)
+        died = [attempt for attempt in attempts if attempt.kind == "died" and attempt.task_id is None]
+        return sum(datetime.fromisoformat(attempt.ended).timestamp() > last for attempt in died)
 
     def _order(self, shard_id: str) -> ShardOrder:
         return ShardOrder(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -245,13 +246,21 @@ def test_waiting_that_is_given_up_ends_with_six(command: Command, model: Path, p
 def test_a_signal_ends_a_command_in_order(model: Path, probe: Path, tmp_path: Path, number: int, code: int) -> None:
     queued = prepare(paper_plan(model, probe), tmp_path / "queued", executor="celery")
     words = [PROGRAM, "watch", str(queued.root), "--interval", "0.1"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment())
-    assert process.stderr is not None
-    first = process.stderr.readline()  # it watches now
-    process.send_signal(number)
-    stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == code, first + stderr
-    assert "Traceback" not in first + stderr
+    ours, theirs = os.openpty()  # on a terminal it shows at once that it watches
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=theirs, text=True, env=_environment())
+    os.close(theirs)
+    try:
+        shown = os.read(ours, 4096)
+        process.send_signal(number)
+        stdout, _ = process.communicate(timeout=60)
+        with contextlib.suppress(OSError):  # Linux says so where a terminal ends
+            while more := os.read(ours, 4096):
+                shown += more
+    finally:
+        process.kill()
+        os.close(ours)
+    assert process.returncode == code, shown
+    assert b"Traceback" not in shown
     assert stdout == ""
 
 
