@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from neuroscan_farm.demo import MODEL_DIR
@@ -71,6 +72,15 @@ def make_tiny(family: str, folder: Path, *, seed: int = 0, **changes: Any) -> Pa
     model.save_pretrained(folder)
     for file in MODEL_DIR.glob("tokenizer*"):
         shutil.copy(file, folder)
+    return folder
+
+
+def make_overflowing(folder: Path) -> Path:
+    """Write a tiny GPT-2 that is finite in float16, but overflows it on every path that visits layer 3 twice."""
+    make_tiny("gpt2", folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["transformer.h.3.mlp.c_proj.bias"][0] = 4e4  # twice that is beyond float16
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
 

@@ -8,6 +8,7 @@ equal the same model with its layer list physically rebuilt, run by its own forw
 from __future__ import annotations
 
 import logging
+import math
 
 import torch
 
@@ -81,8 +82,17 @@ def pass_gate(executor: Executor, batches: list[Batch]) -> float:
 
 
 def relative_difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    """Return the largest absolute difference as a share of the largest absolute value of `theirs`."""
-    return float((ours.float() - theirs.float()).abs().max() / theirs.float().abs().max().clamp_min(1e-30))
+    """Return the largest absolute difference as a share of the largest absolute value of `theirs`.
+
+    A path may overflow in the model itself: what is not finite must be so on both sides, and is not compared.
+    """
+    finite = torch.isfinite(theirs)
+    if not torch.equal(torch.isfinite(ours), finite):
+        return math.inf
+    if not finite.any():
+        return 0.0
+    ours, theirs = ours[finite].float(), theirs[finite].float()
+    return float((ours - theirs).abs().max() / theirs.abs().max().clamp_min(1e-30))
 
 
 def _paths_to_prove(depth: int) -> list[tuple[str, LayerPath]]:

@@ -247,6 +247,6 @@ def test_only_a_sparse_grid_has_a_second_stage(parameters: dict[str, object]) ->
 
 def test_an_unknown_analysis_names_the_nearest() -> None:
     with pytest.raises(
-        RequestError, match="'duplicaton' is not known; there are: .*did you mean duplication"
+        RequestError, match=r"'duplicaton' is not known; there are: .*did you mean duplication"
     ):
         get_analysis("duplicaton")

@@ -48,7 +48,9 @@ def asking(request: pytest.FixtureRequest, command: Command, model: Path, probe:
 
 
 def test_a_model_folder_that_is_not_there(asking: Asking) -> None:
-    refused(asking(model="/nowhere/at/all"), 5, "model /nowhere/at/all: no such folder", "config.json", "`demo`")
+    refused(
+        asking(model="/nowhere/at/all"), 5, "model /nowhere/at/all: no such folder", "config.json", "`demo`"
+    )
 
 
 def test_a_model_folder_without_a_config(asking: Asking, tmp_path: Path) -> None:
@@ -85,7 +87,9 @@ def test_an_empty_probe(asking: Asking, probe: Path) -> None:
     refused(asking(), 5, str(probe))
 
 
-def test_a_probe_with_several_problems_lists_them_all_with_their_sample_numbers(asking: Asking, probe: Path) -> None:
+def test_a_probe_with_several_problems_lists_them_all_with_their_sample_numbers(
+    asking: Asking, probe: Path
+) -> None:
     samples = [{"prompt": "1+1=", "answer": 2}, {"answer": 2}, {"prompt": "9+9=", "answer": 18}]
     probe.write_text(json.dumps({"name": "sums", "samples": samples}))
     refused(asking(), 5, "2 problems", "sample 2", "sample 3")
@@ -98,7 +102,12 @@ def test_a_request_without_a_model_or_a_probe(asking: Asking) -> None:
 def test_an_unknown_key_in_a_request_file(asking: Asking, tmp_path: Path) -> None:
     (tmp_path / "grid.yaml").write_text("mdoel: demo\nparameters: {min_blok: 3}\n")
     said = asking("--config", tmp_path / "grid.yaml")
-    refused(said, 5, "grid.yaml: mdoel is not known; did you mean model?", "parameters.min_blok is not known; did you mean min_block?")
+    refused(
+        said,
+        5,
+        "grid.yaml: mdoel is not known; did you mean model?",
+        "parameters.min_blok is not known; did you mean min_block?",
+    )
 
 
 def test_a_min_block_larger_than_the_depth(asking: Asking) -> None:
@@ -125,7 +134,11 @@ def test_parameters_that_do_not_fit(asking: Asking, words: list[str], pieces: li
 
 
 def test_an_unknown_analysis(command: Command, model: Path, probe: Path) -> None:
-    refused(command("plan", "ablashun", "-m", model, "-p", probe), 5, "analysis 'ablashun' is not known; there are: duplication")
+    refused(
+        command("plan", "ablashun", "-m", model, "-p", probe),
+        5,
+        "analysis 'ablashun' is not known; there are: duplication",
+    )
 
 
 @pytest.mark.parametrize(
@@ -150,26 +163,56 @@ def test_words_that_are_no_command_end_with_two(command: Command, words: list[st
 
 
 @pytest.mark.parametrize("place", ["file", "file/run", "/proc/neuroscan/run"])
-def test_an_output_that_cannot_be_written(command: Command, model: Path, probe: Path, tmp_path: Path, place: str) -> None:
+def test_an_output_that_cannot_be_written(
+    command: Command, model: Path, probe: Path, tmp_path: Path, place: str
+) -> None:
     (tmp_path / "file").write_text("in the way")
-    refused(command("run", "duplication", "-m", model, "-p", probe, "-o", place), 1, place, "choose another place")
+    refused(
+        command("run", "duplication", "-m", model, "-p", probe, "-o", place), 1, place, "choose another place"
+    )
 
 
-def test_an_output_that_holds_something_else(command: Command, model: Path, probe: Path, tmp_path: Path) -> None:
+def test_an_output_that_holds_something_else(
+    command: Command, model: Path, probe: Path, tmp_path: Path
+) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.tex").write_text("")
     said = command("run", "duplication", "-m", model, "-p", probe, "-o", "thesis")
     refused(said, 5, "thesis: the directory is not empty and holds no run; choose a new one with --output")
 
 
-def test_an_output_that_holds_the_run_of_another_request(command: Command, model: Path, probe: Path, tmp_path: Path) -> None:
+def test_an_output_that_holds_the_run_of_another_request(
+    command: Command, model: Path, probe: Path, tmp_path: Path
+) -> None:
     prepare(paper_plan(model, probe), tmp_path / "run", executor="local")
-    said = command("run", "duplication", "-m", model, "-p", probe, "--shard-size", "4", "--step", "2", "-o", "run")
-    refused(said, 5, "holds the run", "of another request", "its parameters.step is 1, not 2", "give another --output")
+    said = command(
+        "run", "duplication", "-m", model, "-p", probe, "--shard-size", "4", "--step", "2", "-o", "run"
+    )
+    refused(
+        said,
+        5,
+        "holds the run",
+        "of another request",
+        "its parameters.step is 1, not 2",
+        "give another --output",
+    )
 
 
-def test_a_broker_out_of_reach_leaves_no_trace(command: Command, model: Path, probe: Path, tmp_path: Path) -> None:
-    said = command("submit", "duplication", "-m", model, "-p", probe, "--broker", "redis://:secret@127.0.0.1:1/0", "-o", "run")
+def test_a_broker_out_of_reach_leaves_no_trace(
+    command: Command, model: Path, probe: Path, tmp_path: Path
+) -> None:
+    said = command(
+        "submit",
+        "duplication",
+        "-m",
+        model,
+        "-p",
+        probe,
+        "--broker",
+        "redis://:secret@127.0.0.1:1/0",
+        "-o",
+        "run",
+    )
     refused(said, 4, "127.0.0.1:1")
     assert "secret" not in said.stderr
     assert not (tmp_path / "run").exists()
@@ -189,7 +232,12 @@ RUN_COMMANDS = ["status", "watch", "cancel", "report", "resume"]
 
 @pytest.mark.parametrize("name", RUN_COMMANDS)
 def test_a_run_that_is_not_there(command: Command, name: str) -> None:
-    refused(command(name, "nothing"), 5, "run 'nothing': neither a run directory nor an id", "`neuroscan-farm ls` lists the runs")
+    refused(
+        command(name, "nothing"),
+        5,
+        "run 'nothing': neither a run directory nor an id",
+        "`neuroscan-farm ls` lists the runs",
+    )
 
 
 @pytest.mark.parametrize("name", RUN_COMMANDS)
@@ -200,13 +248,26 @@ def test_a_run_that_is_damaged(command: Command, run: RunDirectory, name: str, f
 
 
 def test_a_damaged_run_does_not_hide_the_others(command: Command, run: RunDirectory, tmp_path: Path) -> None:
-    broken = prepare(paper_plan(tmp_path / "tiny", tmp_path / "sums.json", shard_size=5), tmp_path / "broken", executor="local")
+    broken = prepare(
+        paper_plan(tmp_path / "tiny", tmp_path / "sums.json", shard_size=5),
+        tmp_path / "broken",
+        executor="local",
+    )
     (broken.root / "plan.parquet").unlink()
     said = _with_runs(command, tmp_path, "ls")
     assert said.code == 0
     assert run.manifest.run_id in said.stdout
     assert "plan.parquet: cannot be read" in said.stderr
-    planned = _with_runs(command, tmp_path, "plan", "duplication", "-m", str(tmp_path / "tiny"), "-p", str(tmp_path / "sums.json"))
+    planned = _with_runs(
+        command,
+        tmp_path,
+        "plan",
+        "duplication",
+        "-m",
+        str(tmp_path / "tiny"),
+        "-p",
+        str(tmp_path / "sums.json"),
+    )
     assert planned.code == 0
 
 
@@ -235,7 +296,9 @@ def test_a_run_that_finished_with_failed_tasks_ends_with_three(command: Command,
     assert command("watch", run.root).code == 3
 
 
-def test_waiting_that_is_given_up_ends_with_six(command: Command, model: Path, probe: Path, tmp_path: Path) -> None:
+def test_waiting_that_is_given_up_ends_with_six(
+    command: Command, model: Path, probe: Path, tmp_path: Path
+) -> None:
     queued = prepare(paper_plan(model, probe), tmp_path / "queued", executor="celery")
     said = command("watch", queued.root, "--timeout", "0")
     assert said.code == 6
@@ -243,7 +306,9 @@ def test_waiting_that_is_given_up_ends_with_six(command: Command, model: Path, p
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_a_command_in_order(model: Path, probe: Path, tmp_path: Path, number: int, code: int) -> None:
+def test_a_signal_ends_a_command_in_order(
+    model: Path, probe: Path, tmp_path: Path, number: int, code: int
+) -> None:
     queued = prepare(paper_plan(model, probe), tmp_path / "queued", executor="celery")
     words = [PROGRAM, "watch", str(queued.root), "--interval", "0.1"]
     ours, theirs = os.openpty()  # on a terminal it shows at once that it watches
@@ -270,7 +335,9 @@ def _environment() -> dict[str, str]:
 
 def test_a_reader_who_goes_away_is_no_error(tmp_path: Path) -> None:
     line = f"'{PROGRAM}' probes show math | head -n 1"
-    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, env=_environment(), timeout=60)
+    done = subprocess.run(
+        ["bash", "-c", line], capture_output=True, text=True, env=_environment(), timeout=60
+    )
     assert done.stderr == ""
     assert done.stdout.splitlines()[0].startswith("math: ")
 
@@ -282,7 +349,10 @@ def test_an_error_through_the_real_entry_point_is_one_message(tmp_path: Path) ->
     assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize(("name", "value"), [("NEUROSCAN_CACHE_GB", "-1"), ("NEUROSCAN_LOG_LEVEL", "LOUD"), ("NEUROSCAN_DTYPE", "int4")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("NEUROSCAN_CACHE_GB", "-1"), ("NEUROSCAN_LOG_LEVEL", "LOUD"), ("NEUROSCAN_DTYPE", "int4")],
+)
 def test_a_wrong_variable(asking: Asking, monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
     refused(asking(), 5, value)
@@ -292,13 +362,23 @@ def test_a_wrong_variable(asking: Asking, monkeypatch: pytest.MonkeyPatch, name:
     ("words", "code", "pieces"),
     [
         (["--format", "pickle"], 5, ["pickle", "mergekit"]),
-        (["--format", "mergekit", "--block", "1,3", "--path", "0..5"], 5, ["--block and --path both name a configuration"]),
+        (
+            ["--format", "mergekit", "--block", "1,3", "--path", "0..5"],
+            5,
+            ["--block and --path both name a configuration"],
+        ),
         (["--format", "mergekit", "--block", "4,9"], 5, ["reaches beyond the model: it has 6 layers"]),
-        (["--format", "mergekit", "--metric", "accuracy"], 5, ["metric 'accuracy' is not known; there are: log_odds"]),
+        (
+            ["--format", "mergekit", "--metric", "accuracy"],
+            5,
+            ["metric 'accuracy' is not known; there are: log_odds"],
+        ),
         (["--format", "csv", "-o", "/proc/neuroscan/x.csv"], 1, ["/proc/neuroscan/x.csv"]),
     ],
 )
-def test_an_export_that_cannot_be_made(command: Command, run: RunDirectory, words: list[str], code: int, pieces: list[str]) -> None:
+def test_an_export_that_cannot_be_made(
+    command: Command, run: RunDirectory, words: list[str], code: int, pieces: list[str]
+) -> None:
     finish(run)
     refused(command("export", run.root, *words), code, *pieces)
 

@@ -25,7 +25,9 @@ def ask(
     sets: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
 ) -> AnalysisRequest:
-    return request_from(LEAST if flags is None else flags, config=config, sets=sets, environment=environment or {})
+    return request_from(
+        LEAST if flags is None else flags, config=config, sets=sets, environment=environment or {}
+    )
 
 
 def write_user_file(text: str) -> Path:
@@ -107,7 +109,10 @@ def test_a_list_in_a_flag_replaces_the_list_of_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("keywords", "said"),
     [
-        ({"sets": ["parameters.step"]}, "--set parameters.step: write a.b=c, such as --set parameters.step=2"),
+        (
+            {"sets": ["parameters.step"]},
+            "--set parameters.step: write a.b=c, such as --set parameters.step=2",
+        ),
         ({"sets": ["parameters.step=["]}, "--set parameters.step=[: '[' is no YAML value"),
         ({"sets": ["parameters.stepp=2"]}, "parameters.stepp is not known; did you mean step?"),
         ({"sets": ["engine=7"]}, "engine is 7"),
@@ -150,11 +155,15 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_without_an_analysis_the_mend_is_named() -> None:
-    with pytest.raises(RequestError, match="no analysis; name one, such as `run duplication`, or give --config"):
+    with pytest.raises(
+        RequestError, match="no analysis; name one, such as `run duplication`, or give --config"
+    ):
         ask({"model": "demo"})
 
 
-@pytest.mark.parametrize("text", ["a: [", "requests: {}\n", "- 1\n", "request: [1]\n", "settings: 3\n", "request: words\n"])
+@pytest.mark.parametrize(
+    "text", ["a: [", "requests: {}\n", "- 1\n", "request: [1]\n", "settings: 3\n", "request: words\n"]
+)
 def test_a_user_file_that_cannot_be_used_is_refused_with_its_name(text: str) -> None:
     path = write_user_file(text)
     for read in (ask, load_settings):
@@ -172,9 +181,18 @@ def test_settings_come_from_the_environment_before_the_user_file(monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("CACHE_GB", "-1"), ("CACHE_GB", "much"), ("QUEUE", "a b"), ("LOG_LEVEL", "LOUD"), ("LOG_LEVEL", "debug")]
+    ("name", "value"),
+    [
+        ("CACHE_GB", "-1"),
+        ("CACHE_GB", "much"),
+        ("QUEUE", "a b"),
+        ("LOG_LEVEL", "LOUD"),
+        ("LOG_LEVEL", "debug"),
+    ],
 )
-def test_a_wrong_variable_is_named_with_its_value(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+def test_a_wrong_variable_is_named_with_its_value(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
     monkeypatch.setenv(f"NEUROSCAN_{name}", value)
     with pytest.raises(RequestError, match=f"NEUROSCAN_{name} is '{value}': "):
         load_settings()
@@ -189,5 +207,5 @@ def test_a_wrong_value_in_the_user_file_is_not_blamed_on_the_environment() -> No
 
 def test_an_unknown_setting_in_the_user_file_is_named() -> None:
     write_user_file("settings: {chache_gb: 1}\n")
-    with pytest.raises(RequestError, match="settings.chache_gb is not known; accepted: runs_dir, cache_dir"):
+    with pytest.raises(RequestError, match=r"settings.chache_gb is not known; accepted: runs_dir, cache_dir"):
         load_settings()

@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from neuroscan_farm.coordinator.decide import MAX_DEATHS_WHILE_LOADING, Action, Expand, Send, Stop, View, decide
+from neuroscan_farm.coordinator.decide import (
+    MAX_DEATHS_WHILE_LOADING,
+    Action,
+    Expand,
+    Send,
+    Stop,
+    View,
+    decide,
+)
 
 FRESH = View(
     shards=("a", "b", "c"),
@@ -99,7 +107,10 @@ class Farm(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stages = [tuple(f"s{k}" for k in range(4)), ("s4", "s5")]  # the second is only known after the first
+        self.stages = [
+            tuple(f"s{k}" for k in range(4)),
+            ("s4", "s5"),
+        ]  # the second is only known after the first
         self.shards = self.stages[0]
         self.plan_complete = False
         self.parts: set[str] = set()
@@ -138,7 +149,10 @@ class Farm(RuleBasedStateMachine):
                     self.plan_complete = self.shards != self.stages[0]
                     self.shards = self.stages[0] + self.stages[1]
                 case Stop(state):
-                    assert state == ("cancelled" if self.wanted == "cancelled" else "finished") or self.complete()
+                    assert (
+                        state == ("cancelled" if self.wanted == "cancelled" else "finished")
+                        or self.complete()
+                    )
         assert len(self.queue) + len(self.working) <= max(2 * self.workers, before)
 
     def complete(self) -> bool:

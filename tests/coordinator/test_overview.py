@@ -57,7 +57,9 @@ def test_a_task_with_one_row_that_is_not_ok_has_failed(run: RunDirectory) -> Non
     assert overview.tasks_failed == len(first.tasks)
 
 
-def test_a_run_whose_next_stage_is_not_planned_yet_is_not_finished(model: Path, probe: Path, tmp_path: Path) -> None:
+def test_a_run_whose_next_stage_is_not_planned_yet_is_not_finished(
+    model: Path, probe: Path, tmp_path: Path
+) -> None:
     plan = paper_plan(model, probe, parameters={"sparse_first": True})
     run = prepare(plan, tmp_path / "sparse", executor="local")
     finish(run)
@@ -124,7 +126,9 @@ def test_a_run_is_found_by_its_directory_its_id_and_the_beginning_of_its_id(
 
 def test_a_name_that_fits_no_run_or_several_is_refused(model: Path, probe: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
-    with pytest.raises(RunError, match="neither a run directory nor an id in .*`neuroscan-farm ls` lists the runs"):
+    with pytest.raises(
+        RunError, match=r"neither a run directory nor an id in .*`neuroscan-farm ls` lists the runs"
+    ):
         find_run("nothing", runs)
     ids = []
     for size in (4, 5):

@@ -16,7 +16,9 @@ from neuroscan_farm.store.run_directory import RunDirectory
 from tests.paper_models import finish, paper_plan, paper_probe
 
 
-def test_the_same_request_resumes_and_keeps_what_is_finished(model: Path, probe: Path, tmp_path: Path) -> None:
+def test_the_same_request_resumes_and_keeps_what_is_finished(
+    model: Path, probe: Path, tmp_path: Path
+) -> None:
     run = prepare(paper_plan(model, probe), tmp_path / "run", executor="local")
     finish(run, run.shards()[:1])
     made = (tmp_path / "run" / "manifest.json").read_bytes()
@@ -31,7 +33,9 @@ def test_the_same_request_takes_back_a_cancellation_and_tries_again_what_was_ref
     run = prepare(paper_plan(model, probe), tmp_path / "run", executor="local")
     run.set_wanted("cancelled")
     for number, kind in enumerate(("refused", "died", "died", "died"), start=1):
-        run.attempts.record(Attempt(run.shards()[0].shard_id, number, kind, None, "w", "out of memory", "now"))
+        run.attempts.record(
+            Attempt(run.shards()[0].shard_id, number, kind, None, "w", "out of memory", "now")
+        )
     again = prepare(paper_plan(model, probe), tmp_path / "run", executor="local")
     assert again.wanted() == "running"
     assert again.attempts.all() == []
@@ -97,11 +101,14 @@ def test_a_damaged_request_beside_a_run_of_another_is_an_error_with_its_place(
         prepare(paper_plan(model, probe, shard_size=9), tmp_path / "run", executor="local")
 
 
-def test_where_a_model_and_its_probes_lie_does_not_make_another_run(model: Path, probe: Path, tmp_path: Path) -> None:
+def test_where_a_model_and_its_probes_lie_does_not_make_another_run(
+    model: Path, probe: Path, tmp_path: Path
+) -> None:
     plan = paper_plan(model, probe)
     (tmp_path / "elsewhere").mkdir()
     moved = paper_plan(
-        shutil.copytree(model, tmp_path / "elsewhere" / "tiny"), shutil.copy(probe, tmp_path / "elsewhere" / "q.json")
+        shutil.copytree(model, tmp_path / "elsewhere" / "tiny"),
+        shutil.copy(probe, tmp_path / "elsewhere" / "q.json"),
     )
     assert moved.run_id == plan.run_id
     assert moved.shards == plan.shards
@@ -129,7 +136,9 @@ def test_a_metric_of_correctness_needs_every_right_answer(model: Path, tmp_path:
     assert "--metric expected_score" in str(caught.value)
 
 
-def test_without_right_answers_a_probe_can_be_ranked_by_the_expected_score(model: Path, tmp_path: Path) -> None:
+def test_without_right_answers_a_probe_can_be_ranked_by_the_expected_score(
+    model: Path, tmp_path: Path
+) -> None:
     probe = paper_probe(tmp_path / "open.json", name="open", labelled=False)
     assert paper_plan(model, probe, metric="expected_score").n_samples == 3
 
@@ -143,7 +152,9 @@ def test_a_model_that_is_missing_or_does_not_fit_is_refused_before_anything_is_w
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_rows_of_two_engine_versions_are_not_mixed_in_one_run(model: Path, probe: Path, tmp_path: Path) -> None:
+def test_rows_of_two_engine_versions_are_not_mixed_in_one_run(
+    model: Path, probe: Path, tmp_path: Path
+) -> None:
     run = prepare(paper_plan(model, probe), tmp_path / "run", executor="local")
     path = run.root / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"engine_version": "0"}))

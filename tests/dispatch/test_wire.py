@@ -13,7 +13,13 @@ from pydantic import ValidationError
 from neuroscan_farm.dispatch.wire import ShardOrder
 
 FIELDS_BY_VERSION = {1: ["version", "run_id", "run_dir", "shard_id", "attempt"]}
-GOOD = {"version": 1, "run_id": "duplication-demo-0123456789", "run_dir": "/runs/a", "shard_id": "s0123456789ab", "attempt": 1}
+GOOD = {
+    "version": 1,
+    "run_id": "duplication-demo-0123456789",
+    "run_dir": "/runs/a",
+    "shard_id": "s0123456789ab",
+    "attempt": 1,
+}
 
 
 def refused(message: str | bytes) -> None:
@@ -89,7 +95,9 @@ values = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(list(GOOD)) | st.text(max_size=4), values, max_size=6))
-def test_json_that_is_no_order_is_refused_by_a_validation_error_and_by_nothing_else(change: dict[str, Any]) -> None:
+def test_json_that_is_no_order_is_refused_by_a_validation_error_and_by_nothing_else(
+    change: dict[str, Any],
+) -> None:
     message = GOOD | change
     try:
         order = ShardOrder.model_validate_json(json.dumps(message))

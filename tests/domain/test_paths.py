@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,7 +31,7 @@ def test_the_text_of_a_path_reads_back_as_the_path(order: tuple[int, ...]) -> No
 def test_two_paths_share_a_text_only_if_they_are_one_path(order: tuple[int, ...]) -> None:
     runs = LayerPath(order).runs()
     assert [layer for a, b in runs for layer in range(a, b)] == list(order)
-    assert all(left[1] != right[0] for left, right in zip(runs, runs[1:], strict=False)), "runs are maximal"
+    assert all(left[1] != right[0] for left, right in itertools.pairwise(runs)), "runs are maximal"
 
 
 def test_every_block_of_every_small_model_runs_to_its_end_and_again_from_its_start() -> None:

@@ -13,7 +13,7 @@ from neuroscan_farm.errors import CancelledRun, ModelError, RunError
 from neuroscan_farm.store.attempts import Attempt
 from neuroscan_farm.store.schema import CIRCUMSTANCES
 from tests.conftest import MakeRun
-from tests.tiny_models import make_tiny, oracle_logits
+from tests.tiny_models import make_overflowing, make_tiny, oracle_logits
 
 
 def test_the_rows_of_a_shard_equal_an_oracle(make_run: MakeRun, warm: Any, tiny_llama: Path) -> None:
@@ -67,22 +67,20 @@ def test_rows_do_not_depend_on_how_tasks_are_packed(make_run: MakeRun, warm: Any
 
 
 def test_non_finite_logits_are_rows_with_an_outcome(make_run: MakeRun, tmp_path: Path, warm: Any) -> None:
-    from safetensors.torch import load_file, save_file
-
-    folder = make_tiny("llama", tmp_path / "overflowing")
-    weights = load_file(folder / "model.safetensors")
-    # Run once, layer 3 multiplies the stream by 1e20; run twice, the square of it overflows.
-    weights["model.layers.3.mlp.down_proj.weight"] *= 1e30
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    run = make_run(model=str(folder), parameters={"paths": ["0..2,4..5", "0..3,3..5,3..5,3..5"]})
+    model = str(make_overflowing(tmp_path / "m"))
+    run = make_run(model=model, parameters={"blocks": ["1,3", "2,4"]}, engine={"dtype": "float16"})
     for shard in run.shards():
         execute_shard(run, shard.shard_id, 1, worker="test", warm=warm)
-    by_outcome = {row["outcome"]: row for row in run.parts.read().to_pylist()}
-    assert set(by_outcome) <= {"ok", "non_finite"}
-    for row in run.parts.read().to_pylist():
+    rows = run.parts.read().to_pylist()
+    assert {((row["i"], row["j"]), row["outcome"]) for row in rows} == {
+        ((None, None), "ok"),
+        ((1, 3), "ok"),
+        ((2, 4), "non_finite"),
+    }
+    for row in rows:
         if row["outcome"] == "non_finite":
-            assert row["log_odds"] is None
-            assert "logits" in row["detail"]
+            assert row["log_odds"] is row["expected_score"] is row["correct"] is row["coverage"] is None
+            assert "NaN" in row["detail"]
 
 
 def test_a_cancelled_run_stops_between_tasks_and_writes_nothing(make_run: MakeRun, warm: Any) -> None:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 import pytest
@@ -43,7 +44,7 @@ def test_demo_is_the_bundled_model_unless_a_folder_of_that_name_is_here(
 
 def test_a_file_is_refused_with_the_mend(tmp_path: Path) -> None:
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
-    with pytest.raises(ModelError, match="this is a file; give the folder that holds config.json"):
+    with pytest.raises(ModelError, match=r"this is a file; give the folder that holds config.json"):
         find_model(str(tmp_path / "model.gguf"), weights=True)
 
 
@@ -52,7 +53,7 @@ def test_a_file_is_refused_with_the_mend(tmp_path: Path) -> None:
 )
 def test_a_name_that_is_neither_folder_nor_hub_id_is_refused(name: str) -> None:
     with pytest.raises(
-        ModelError, match="no such folder; give a folder with config.json, a hub id, or `demo`"
+        ModelError, match=r"no such folder; give a folder with config.json, a hub id, or `demo`"
     ):
         find_model(name, weights=True)
 
@@ -65,8 +66,8 @@ def test_a_name_that_is_too_long_for_any_folder_is_refused() -> None:
 class Hub(BaseHTTPRequestHandler):
     """What huggingface_hub asks of a hub: a model's files, and each of them."""
 
-    folder: Path
-    asked: list[str]
+    folder: ClassVar[Path]
+    asked: ClassVar[list[str]]
 
     def do_GET(self) -> None:
         self._answer(body=True)
@@ -111,7 +112,7 @@ class Hub(BaseHTTPRequestHandler):
 def hub(tmp_path: Path) -> Iterator[tuple[str, type[Hub]]]:
     class Here(Hub):
         folder = paper_model(tmp_path / "on-the-hub")
-        asked: list[str] = []
+        asked: ClassVar[list[str]] = []
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Here)
     thread = threading.Thread(target=server.serve_forever)

@@ -27,9 +27,14 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_beside_it(
     tmp_path: Path, error: type[BaseException]
 ) -> None:
     write_text(tmp_path / "a.txt", "old")
-    with pytest.raises(error), written_aside(tmp_path / "a.txt") as aside:
-        aside.write_text("half of the new")
-        raise error
+
+    def write() -> None:
+        with written_aside(tmp_path / "a.txt") as aside:
+            aside.write_text("half of the new")
+            raise error
+
+    with pytest.raises(error):
+        write()
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
     assert (tmp_path / "a.txt").read_text() == "old"
 
