@@ -6,6 +6,7 @@ people with red-green colour blindness.
 
 from __future__ import annotations
 
+import math
 from html import escape
 from typing import Any
 
@@ -22,7 +23,13 @@ FIGURE_CONFIG: dict[str, Any] = {
 }
 
 _COLOURS = ("#560010", "#a3122a", "#e4483d", "#f9a78b", "#eae6da", "#a4dcc6", "#44bc98", "#0c906c", "#02523f")
-SCALE = [[k / (len(_COLOURS) - 1), colour] for k, colour in enumerate(_COLOURS)]  # losses to gains
+_MIDDLE = len(_COLOURS) // 2
+# Losses to gains. The colours stand at the squares of even steps from zero, so that what is a tenth of the largest
+# change is still seen: in a trained model most blocks hurt by far more than the best one helps.
+SCALE = [
+    [0.5 + 0.5 * math.copysign(((k - _MIDDLE) / _MIDDLE) ** 2, k - _MIDDLE), colour]
+    for k, colour in enumerate(_COLOURS)
+]
 GAIN, LOSS = "#0c906c", "#a3122a"
 GREY = "#6d727c"
 

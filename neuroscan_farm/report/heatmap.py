@@ -154,7 +154,7 @@ def _limit(changes: npt.NDArray[np.float32]) -> tuple[float, bool]:
     """Where the colours end on both sides of zero, and whether losses reach beyond.
 
     Blocks that break the model would wash out all others, so the end is the third quartile of all changes'
-    sizes, but no less than the largest gain and no more than twice that: gains are what people look for.
+    sizes, but no less than the largest gain and no more than twenty times that: gains are what people look for.
     """
     present = changes[np.isfinite(changes)]
     if not present.size:
@@ -162,7 +162,7 @@ def _limit(changes: npt.NDArray[np.float32]) -> tuple[float, bool]:
     sizes = np.abs(present)
     limit, gain = float(np.quantile(sizes, 0.75)), float(present.max())
     if gain > 0:
-        limit = min(max(limit, gain), 2 * gain)
+        limit = min(max(limit, gain), 20 * gain)
     limit = limit if limit > 0 else float(sizes.max()) or 1.0
     return limit, bool(sizes.max() > limit * (1 + 1e-9))
 
