@@ -79,7 +79,9 @@ def measure(*, hidden: int, layers: int, samples: int, tokens: int, step: int) -
 
 def main() -> None:
     """Read the options and print one line of JSON per model."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--hidden", type=int, nargs="+", default=[64, 256, 512])
     parser.add_argument("--layers", type=int, default=16)
     parser.add_argument("--samples", type=int, default=16)
@@ -87,7 +89,12 @@ def main() -> None:
     parser.add_argument("--step", type=int, default=3, help="stride of the grid")
     options = parser.parse_args()
     for hidden in options.hidden:
-        shape = {"hidden": hidden, "layers": options.layers, "samples": options.samples, "tokens": options.tokens}
+        shape = {
+            "hidden": hidden,
+            "layers": options.layers,
+            "samples": options.samples,
+            "tokens": options.tokens,
+        }
         print(json.dumps(shape | measure(**shape, step=options.step)))
 
 

@@ -80,7 +80,9 @@ def tables_page() -> str:
     pages.append("## A request\n\n" + _fields(AnalysisRequest))
     pages.append("### `engine`\n\n" + _fields(EngineOptions))
     for analysis in ANALYSES.values():
-        pages.append(f"### `parameters` of {analysis.name}\n\n{analysis.summary}\n\n{_fields(analysis.parameters)}")
+        pages.append(
+            f"### `parameters` of {analysis.name}\n\n{analysis.summary}\n\n{_fields(analysis.parameters)}"
+        )
     pages.append("## Settings (`NEUROSCAN_*`, or `settings:` in the user's file)\n\n" + _fields(Settings))
     return "\n\n".join(pages) + "\n"
 
@@ -88,7 +90,9 @@ def tables_page() -> str:
 def _fields(model: type[BaseModel]) -> str:
     lines = ["| field | default | meaning |", "| --- | --- | --- |"]
     for name, field in model.model_fields.items():
-        default = "required" if field.is_required() else ("" if field.default_factory else f"`{field.default}`")
+        default = (
+            "required" if field.is_required() else ("" if field.default_factory else f"`{field.default}`")
+        )
         if isinstance(field.default, BaseModel):
             default = "see below"
         lines.append(f"| `{name}` | {default} | {field.description or ''} |")

@@ -16,8 +16,9 @@ from typing import TypeVar
 import pandas as pd
 import pytest
 
-from neuroscan_farm.dispatch.broker import Broker, Running, Timings
+from neuroscan_farm.dispatch.broker import Broker
 from neuroscan_farm.dispatch.celery_queue import start_workers
+from neuroscan_farm.dispatch.farm_records import Running, Timings
 from neuroscan_farm.dispatch.redis_server import RedisServer
 from neuroscan_farm.store.run_directory import RunDirectory
 from neuroscan_farm.store.schema import CIRCUMSTANCES

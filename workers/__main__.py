@@ -11,8 +11,8 @@ import socket
 import sys
 from collections.abc import Sequence
 
-from neuroscan_farm.dispatch.broker import Timings
 from neuroscan_farm.dispatch.devices import DeviceSet, available_cores, device_sets, pin
+from neuroscan_farm.dispatch.farm_records import Timings
 from neuroscan_farm.errors import NeuroscanError, RequestError
 from neuroscan_farm.settings import Settings, load_settings
 from workers.config import WorkerConfig

@@ -10,7 +10,7 @@ from celery import Celery, signals
 from celery.platforms import SecurityWarning
 from celery.worker import state
 
-from neuroscan_farm.dispatch.broker import redacted
+from neuroscan_farm.dispatch.broker_url import redacted
 from neuroscan_farm.dispatch.celery_queue import make_app
 from workers.config import WorkerConfig
 from workers.presence import PresenceThread, new_presence

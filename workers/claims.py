@@ -7,7 +7,8 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 
-from neuroscan_farm.dispatch.broker import Broker, Report, Running
+from neuroscan_farm.dispatch.broker import Broker
+from neuroscan_farm.dispatch.farm_records import Report, Running
 from neuroscan_farm.errors import BrokerError
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from neuroscan_farm.dispatch.broker import Broker, Timings
+from neuroscan_farm.dispatch.broker import Broker
+from neuroscan_farm.dispatch.farm_records import Timings
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ import threading
 import time
 from dataclasses import replace
 
-from neuroscan_farm.dispatch.broker import Broker, Presence, Running
+from neuroscan_farm.dispatch.broker import Broker
+from neuroscan_farm.dispatch.farm_records import Presence, Running
 from neuroscan_farm.errors import BrokerError
 
 log = logging.getLogger(__name__)

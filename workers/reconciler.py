@@ -16,8 +16,9 @@ from pathlib import Path
 from celery import Celery
 
 from neuroscan_farm.coordinator.drive import Driver
-from neuroscan_farm.dispatch.broker import Broker, Ended
+from neuroscan_farm.dispatch.broker import Broker
 from neuroscan_farm.dispatch.celery_queue import CeleryDispatcher
+from neuroscan_farm.dispatch.farm_records import Ended
 from neuroscan_farm.errors import BrokerError, NeuroscanError, RunError
 from neuroscan_farm.store.run_directory import RunDirectory
 

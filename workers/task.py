@@ -17,8 +17,9 @@ from celery import current_app, shared_task
 from celery.signals import setup_logging, worker_process_init
 from pydantic import ValidationError
 
-from neuroscan_farm.dispatch.broker import Broker, Report, Running
+from neuroscan_farm.dispatch.broker import Broker
 from neuroscan_farm.dispatch.celery_queue import TASK_NAME
+from neuroscan_farm.dispatch.farm_records import Report, Running
 from neuroscan_farm.dispatch.wire import ShardOrder
 from neuroscan_farm.errors import BrokerError, CancelledRun, NeuroscanError, RunError
 from neuroscan_farm.store.run_directory import RunDirectory

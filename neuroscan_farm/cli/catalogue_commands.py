@@ -91,7 +91,7 @@ def models_inspect(
 @config_app.command("show")
 def config_show(as_json: JsonOption = False) -> None:
     """Print the settings in force and where the user's file would be."""
-    from neuroscan_farm.dispatch.broker import redacted
+    from neuroscan_farm.dispatch.broker_url import redacted
 
     settings = load_settings().model_dump(mode="json")
     settings["broker_url"] = redacted(settings["broker_url"])

@@ -66,9 +66,12 @@ def watch(
                     f"({overview.tasks_finished} of {overview.tasks} tasks); it goes on"
                 )
             time.sleep(interval)
-            look = _look(directory, broker)
+            look, before = _look(directory, broker), overview
             overview = look.overview
-            live.update(_panel(look), refresh=True)
+            if console.is_terminal:
+                live.update(_panel(look), refresh=True)
+            elif (overview.state, overview.tasks_finished) != (before.state, before.tasks_finished):
+                note(f"{overview.state}: {overview.tasks_finished} of {overview.tasks} tasks finished")
     if overview.state == "refused":
         note(f"error: {overview.refusal}")
         raise typer.Exit(5)
@@ -181,7 +184,8 @@ def _look(run: RunDirectory, broker_url: str | None) -> _Seen:
     overview = look_at(run)
     if run.manifest.executor != "celery" or overview.state in {"finished", "running"}:
         return _Seen(overview, None, [])
-    from neuroscan_farm.dispatch.broker import Broker, redacted
+    from neuroscan_farm.dispatch.broker import Broker
+    from neuroscan_farm.dispatch.broker_url import redacted
 
     settings = load_settings()
     url = broker_url or settings.broker_url
@@ -192,7 +196,9 @@ def _look(run: RunDirectory, broker_url: str | None) -> _Seen:
         registered = overview.run_id in farm.runs()
         farm.close()
     except BrokerError:
-        return _Seen(overview, f"broker {redacted(url)} is out of reach; set --broker or NEUROSCAN_BROKER_URL", [])
+        return _Seen(
+            overview, f"broker {redacted(url)} is out of reach; set --broker or NEUROSCAN_BROKER_URL", []
+        )
     if overview.state == "queued":
         state = "running" if busy else "queued" if registered else "stopped"
         overview = replace(overview, state=state)

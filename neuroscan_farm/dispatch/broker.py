@@ -21,177 +21,22 @@ import functools
 import json
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from dataclasses import asdict
+from typing import Any, ParamSpec, TypeVar, cast
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from neuroscan_farm.dispatch import broker_scripts
+from neuroscan_farm.dispatch.broker_url import check_url, client_url, redacted
+from neuroscan_farm.dispatch.farm_records import Ended, OrderName, Presence, Report, Running, Timings
 from neuroscan_farm.errors import BrokerError
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 _KEEP_ENDED_SECONDS = 7 * 24 * 3600
-_SCHEMES = ("redis", "rediss", "redis+socket")
-
-# A free claim with a record that says "running" is the trace of a death that nobody has seen yet: it is
-# reported before the new record takes its place.
-_CLAIM = """
-local claim, running, sent, reports, runs = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local token, ttl, shard, record, run = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-if redis.call('HEXISTS', runs, run) == 0 then return 0 end
-if not redis.call('SET', claim, token, 'NX', 'PX', ttl) then return 0 end
-local old = redis.call('HGET', running, shard)
-if old then redis.call('RPUSH', reports, old) end
-redis.call('HSET', running, shard, record)
-redis.call('EXPIRE', running, 604800)
-redis.call('HDEL', sent, shard)
-return 1
-"""
-
-# A claim that expired, or vanished with a wiped broker, is taken again unless another worker has it.
-_BEAT = """
-local claim, running, token, ttl, shard, record = KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local holder = redis.call('GET', claim)
-if holder and holder ~= token then return 0 end
-redis.call('SET', claim, token, 'PX', ttl)
-redis.call('HSET', running, shard, record)
-return 1
-"""
-
-_RELEASE = """
-local claim, running, reports, token, shard, report = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2], ARGV[3]
-if redis.call('GET', claim) ~= token then return 0 end
-redis.call('DEL', claim)
-redis.call('HDEL', running, shard)
-if report ~= '' then redis.call('RPUSH', reports, report) end
-return 1
-"""
-
-# The death of a claim's holder: its record becomes a report, once, unless the shard was claimed meanwhile.
-_BURY = """
-local claim, running, reports, sent = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local shard, record, even_claimed_by = ARGV[1], ARGV[2], ARGV[3]
-local holder = redis.call('GET', claim)
-if holder and holder ~= even_claimed_by then return 0 end
-if redis.call('HGET', running, shard) ~= record then return 0 end
-redis.call('DEL', claim)
-redis.call('HDEL', running, shard)
-redis.call('HDEL', sent, shard)
-redis.call('RPUSH', reports, record)
-return 1
-"""
-
-_LEASE = """
-local holder = redis.call('GET', KEYS[1])
-if holder and holder ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Timings:
-    """How patient the farm is, in seconds; tests are less patient."""
-
-    claim_ttl: float = 30.0  # a worker that says nothing for so long is dead
-    beat: float = 5.0  # how often a worker says that it lives
-    presence_ttl: float = 15.0  # a worker that says nothing for so long is not listed
-    lost_after: float = 10.0  # an order that is neither queued nor claimed for so long is sent again
-    lease_ttl: float = 5.0  # a reconciler that says nothing for so long is replaced
-    reconcile: float = 1.0  # how often a reconciler looks
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """A shard in a worker's hands, as its worker last described it."""
-
-    shard_id: str
-    token: str
-    worker: str
-    host: str
-    pid: int  # of the process that measures
-    attempt: int
-    task_id: str | None  # None until the first task: the model is being loaded
-    since: float  # when the shard was claimed, seconds since 1970 by the worker's clock
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """Something that went wrong with a shard: its worker is gone, failed on a task, or refuses the run."""
-
-    shard_id: str
-    worker: str
-    attempt: int
-    task_id: str | None
-    error: str
-    exit_code: int | None  # of a refusal; None for a death or a failure
-
-
-@dataclass(frozen=True, slots=True)
-class Presence:
-    """A worker of the farm, as `status` and `watch` show it."""
-
-    name: str
-    host: str
-    pid: int  # of the worker's main process
-    device: str
-    state: str  # "ready" or "leaving"
-    started: float  # seconds since 1970 by the worker's clock
-    run_id: str | None = None  # what it works on; None while it waits
-    shard_id: str | None = None
-    task_id: str | None = None
-    since: float | None = None  # when it began with the shard
-
-
-class Ended(NamedTuple):
-    """How a run ended: "finished", "cancelled", "refused" or "error"."""
-
-    state: str
-    reason: str | None
-    exit_code: int
-
-
-def check_url(url: str) -> str:
-    """Return a broker URL that we understand.
-
-    Raises:
-        BrokerError: another scheme, or a port that is no number.
-    """
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError as error:
-        raise BrokerError(f"broker {redacted(url)}: {error}; write redis://HOST:PORT/0") from error
-    if parts.scheme not in _SCHEMES:
-        raise BrokerError(
-            f"broker {redacted(url)}: the scheme is {parts.scheme or 'missing'}; accepted: "
-            "redis://HOST:PORT/0, rediss://HOST:PORT/0 (TLS), redis+socket:///PATH"
-        )
-    return url
-
-
-def redacted(url: str) -> str:
-    """The URL without its password, for messages and logs."""
-    scheme, separator, rest = url.partition("://")
-    credentials, at, place = rest.rpartition("@")
-    if not at:
-        return url
-    user = credentials.partition(":")[0]
-    return f"{scheme}{separator}{user}:***@{place}"
-
-
-def client_url(url: str) -> str:
-    """The URL as redis-py writes it: `redis+socket:///path?virtual_host=1` is `unix:///path?db=1` there."""
-    parts = urlsplit(url)
-    if parts.scheme != "redis+socket":
-        return url
-    pairs = [("db" if key == "virtual_host" else key, value) for key, value in parse_qsl(parts.query)]
-    query = urlencode(pairs)
-    return f"unix://{parts.netloc}{parts.path}" + (f"?{query}" if query else "")
 
 
 def _reaching(method: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -253,11 +98,11 @@ class Broker:
             )
         except ValueError as error:
             raise BrokerError(f"broker {redacted(url)}: {error}") from error
-        self._claim = self._redis.register_script(_CLAIM)
-        self._beat = self._redis.register_script(_BEAT)
-        self._release = self._redis.register_script(_RELEASE)
-        self._bury = self._redis.register_script(_BURY)
-        self._lease = self._redis.register_script(_LEASE)
+        self._claim = self._redis.register_script(broker_scripts.CLAIM)
+        self._beat = self._redis.register_script(broker_scripts.BEAT)
+        self._release = self._redis.register_script(broker_scripts.RELEASE)
+        self._bury = self._redis.register_script(broker_scripts.BURY)
+        self._lease = self._redis.register_script(broker_scripts.LEASE)
 
     def _key(self, *parts: str) -> str:
         return ":".join((self.queue, *parts))
@@ -476,24 +321,6 @@ class Broker:
 
     def _ttl(self) -> int:
         return int(self.timings.claim_ttl * 1000)
-
-
-class OrderName(NamedTuple):
-    """The name of an order's message, by which it is recognised while it waits in the queue."""
-
-    run_id: str
-    shard_id: str
-    attempt: int
-
-    def __str__(self) -> str:
-        return f"{self.run_id}/{self.shard_id}/{self.attempt}"
-
-    @classmethod
-    def read(cls, name: str) -> OrderName | None:
-        """Read a name back; None where it is not one of ours."""
-        run_id, _, rest = name.partition("/")
-        shard_id, _, attempt = rest.partition("/")
-        return cls(run_id, shard_id, int(attempt)) if attempt.isdigit() else None
 
 
 def _dump(value: Running | Report | Presence) -> str:

@@ -72,7 +72,9 @@ def device_sets(
                 )
             devices.append(pool[position] if pool is not None else str(position))
         if len(set(devices)) < len(devices):
-            raise RequestError(f"gpu-split {';'.join(gpu_split)} names a device twice for one worker; name it once")
+            raise RequestError(
+                f"gpu-split {';'.join(gpu_split)} names a device twice for one worker; name it once"
+            )
         sets.append(DeviceSet(tuple(devices), tuple(megabytes for _, megabytes in group), threads))
     return sets
 

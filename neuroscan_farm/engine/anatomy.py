@@ -134,8 +134,7 @@ def find_anatomy(model: nn.Module, token_ids: torch.Tensor, *, depth: int) -> An
     watched = {id(layer): layer for _, _, layers in candidates for layer in layers}
     handles = [layer.register_forward_hook(watch) for layer in watched.values()]
     try:
-        with torch.inference_mode():
-            model(input_ids=token_ids, use_cache=False)
+        attempt_forward(model, "its own forward", input_ids=token_ids, use_cache=False)
     finally:
         for handle in handles:
             handle.remove()

@@ -7,8 +7,10 @@ equal the same model with its layer list physically rebuilt, run by its own forw
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
+from collections.abc import Iterator
 
 import torch
 
@@ -54,10 +56,11 @@ def pass_gate(executor: Executor, batches: list[Batch]) -> float:
                 "only decoders can be scanned (if it is one, try --attention eager)"
             )
 
-    prepared = prepare_batch(anatomy, token_ids)
-    boundaries = executor.boundaries(prepared)
     depth = len(anatomy.layers)
-    identity = executor.path_logits(LayerPath.identity(depth), prepared, boundaries)
+    with _as_fact(family, "running its layers one by one"):
+        prepared = prepare_batch(anatomy, token_ids)
+        boundaries = executor.boundaries(prepared)
+        identity = executor.path_logits(LayerPath.identity(depth), prepared, boundaries)
     worst = relative_difference(identity, untouched[:, -1])
     if not worst <= tolerance:
         raise GateError(
@@ -65,7 +68,8 @@ def pass_gate(executor: Executor, batches: list[Batch]) -> float:
             f"(allowed {tolerance:.0e}): state crosses its layers outside the residual stream; not supported"
         )
     for fact, path in _paths_to_prove(depth):
-        ours = executor.path_logits(path, prepared, boundaries)
+        with _as_fact(family, f"running its layers with {fact} ({path})"):
+            ours = executor.path_logits(path, prepared, boundaries)
         with anatomy.rebuilt(path) as rebuilt:
             theirs = attempt_forward(
                 rebuilt, f"rebuilding it with {fact} ({path})", input_ids=token_ids, use_cache=False
@@ -79,6 +83,17 @@ def pass_gate(executor: Executor, batches: list[Batch]) -> float:
         worst = max(worst, difference)
     log.info("gate passed for %s: largest relative difference %.1e", family, worst)
     return worst
+
+
+@contextlib.contextmanager
+def _as_fact(family: str, tried: str) -> Iterator[None]:
+    """What raises here says something about the architecture (or the memory), and another try would say it again."""
+    try:
+        yield
+    except Exception as error:
+        raise GateError(
+            f"{family}: {tried} failed: {type(error).__name__}: {error}; not supported"
+        ) from error
 
 
 def relative_difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:

@@ -74,6 +74,7 @@ def load(folder: Path, options: EngineOptions, *, memory_mb: tuple[int, ...] = (
             "Fetch the model again"
         )
     if len(memory_mb) <= 1:
+        _check_room(model, folder, memory_mb)
         model = model.to(device)
     model.eval().requires_grad_(False)
     try:
@@ -104,6 +105,15 @@ def _device(options: EngineOptions, memory_mb: tuple[int, ...]) -> torch.device:
             f"gpu-split names {len(memory_mb)} devices, but torch sees {available} here; name fewer, or leave it out"
         )
     return torch.device("cuda", 0) if available and options.device != "cpu" else torch.device("cpu")
+
+
+def _check_room(model: torch.nn.Module, folder: Path, memory_mb: tuple[int, ...]) -> None:
+    needed = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    if memory_mb and needed > memory_mb[0] * 1e6:
+        raise WorkerError(
+            f"model {folder}: its weights are {needed / 1e6:,.0f} MB, and gpu-split allows {memory_mb[0]:,} MB on one "
+            f"device; split it over several, such as --gpu-split {memory_mb[0]},{memory_mb[0]}"
+        )
 
 
 def _placement(model: torch.nn.Module) -> str:

@@ -11,7 +11,8 @@ import yaml
 
 from neuroscan_farm.domain.probes import Probe
 from neuroscan_farm.errors import ProbeError
-from neuroscan_farm.probes.reader import parse_probe, show
+from neuroscan_farm.probes.plain_data import show
+from neuroscan_farm.probes.reader import parse_probe
 
 __all__ = ["FILE_SUFFIXES", "load_probe_file", "parse_probe"]
 

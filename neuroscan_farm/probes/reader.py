@@ -6,13 +6,13 @@ The form that layer-scan documents is accepted as it is; `docs/probes.md` says w
 from __future__ import annotations
 
 import difflib
-import json
 import math
 from collections.abc import Iterable, Mapping
 from typing import NoReturn, cast
 
 from neuroscan_farm.domain.probes import DIGITS, Probe, Sample, Scoring, content_sample_id
 from neuroscan_farm.errors import ProbeError
+from neuroscan_farm.probes.plain_data import is_unicode, show, unlike_json
 
 PROBE_KEYS = ("name", "description", "scoring", "choices", "scoring_suffix", "samples")
 SAMPLE_KEYS = (
@@ -28,7 +28,6 @@ SAMPLE_KEYS = (
 
 _LABEL_KEYS = ("answer", "correct_answer")  # in order of precedence
 _MAX_NAME_LENGTH = 60  # as UTF-8 still a file name on every file system
-_MAX_SHOWN = 60
 
 
 def parse_probe(data: object, *, where: str) -> Probe:
@@ -102,7 +101,7 @@ class _Reader:
         if not isinstance(value, str):
             self.problems.append(f"{place}{key} is {show(value)}; accepted: text; put it in quotes")
             return ""
-        if not _is_unicode(value):
+        if not is_unicode(value):
             self.problems.append(f"{place}{key} holds half of a surrogate pair; write the whole character")
         return value
 
@@ -137,7 +136,7 @@ class _Reader:
                 )
             elif isinstance(choice, int):
                 choices.append(str(choice))
-            elif not isinstance(choice, str) or not choice or not _is_unicode(choice):
+            elif not isinstance(choice, str) or not choice or not is_unicode(choice):
                 self.problems.append(f"choice {number} is {show(choice)}; accepted: a text that is not empty")
             else:
                 choices.append(choice)
@@ -193,7 +192,7 @@ class _Reader:
         given = raw.get("id")
         if isinstance(given, int) and not isinstance(given, bool):
             return str(given)
-        if given is None or (isinstance(given, str) and given.strip() and _is_unicode(given)):
+        if given is None or (isinstance(given, str) and given.strip() and is_unicode(given)):
             return given
         self.problems.append(
             f"{place}id is {show(given)}; accepted: a text that is not empty; write one or remove it"
@@ -216,7 +215,7 @@ class _Reader:
             )
             return {}
         try:
-            found = _unlike_json(given, path="metadata")
+            found = unlike_json(given, path="metadata")
         except RecursionError:
             found = "metadata is nested too deeply; accepted: few levels"
         if found:
@@ -357,52 +356,9 @@ def _are_digits(listed: object) -> bool:
     return isinstance(listed, list) and [str(choice) for choice in listed] == list(DIGITS)
 
 
-def _unlike_json(value: object, *, path: str) -> str | None:
-    """Return what in `value` JSON cannot say, or None."""
-    if value is None or isinstance(value, bool | int):
-        return None
-    if isinstance(value, str):
-        return (
-            None
-            if _is_unicode(value)
-            else f"{path} holds half of a surrogate pair; write the whole character"
-        )
-    if isinstance(value, float):
-        if math.isfinite(value):
-            return None
-        return f"{path} is {show(value)}; accepted: finite numbers; write null or a text"
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            if not isinstance(key, str):
-                return f"{path} has the key {show(key)}; accepted: text; put it in quotes"
-            found = _unlike_json(key, path=path) or _unlike_json(inner, path=f"{path}.{key}")
-            if found:
-                return found
-        return None
-    if isinstance(value, list):
-        found_each = (_unlike_json(inner, path=f"{path}[{index}]") for index, inner in enumerate(value))
-        return next((found for found in found_each if found), None)
-    return f"{path} is a {type(value).__name__}; accepted: what JSON can say; put it in quotes"
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether `text` can be encoded; half of a surrogate pair cannot, and tokenizers fail on it."""
-    return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
-
-
 def _repeated(texts: list[str]) -> list[str]:
     return [text for text in dict.fromkeys(texts) if texts.count(text) > 1]
 
 
 def _one_of(choices: tuple[str, ...]) -> str:
     return "one of " + ", ".join(show(choice) for choice in choices)
-
-
-def show(value: object) -> str:
-    """Return `value` as JSON would write it, cut to one short line."""
-    try:
-        shown = json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError, RecursionError):
-        shown = f"{value!r}" if isinstance(value, int | float | str) else f"a {type(value).__name__}"
-    shown = shown.encode("utf-8", "backslashreplace").decode("utf-8")
-    return shown if len(shown) <= _MAX_SHOWN else shown[: _MAX_SHOWN - 3] + "..."

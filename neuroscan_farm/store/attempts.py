@@ -71,7 +71,8 @@ class Attempts:
         for attempt in self.all():
             if attempt.kind == "refused" or attempt.task_id is None:
                 path = self._path(attempt)
-                with storage_errors(path), contextlib.suppress(FileNotFoundError):  # another process settled it
+                # Another process may have settled it.
+                with storage_errors(path), contextlib.suppress(FileNotFoundError):
                     path.rename(path.with_name(f".settled-{path.name}"))
 
     def _path(self, attempt: Attempt) -> Path:

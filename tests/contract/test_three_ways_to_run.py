@@ -47,7 +47,9 @@ class Way:
     def drive(self, run: RunDirectory) -> Stop:
         if self.broker is not None:  # the farm's own reconcilers drive
             submit(run, self.broker)
-            ended = wait_for(lambda: self.broker and self.broker.ended(run.manifest.run_id), "the end of the run")
+            ended = wait_for(
+                lambda: self.broker and self.broker.ended(run.manifest.run_id), "the end of the run"
+            )
             assert ended
             return Stop(ended.state, ended.reason)
         dispatcher = self.dispatcher(run)

@@ -7,17 +7,9 @@ import socket
 import fakeredis
 import pytest
 
-from neuroscan_farm.dispatch.broker import (
-    Broker,
-    Ended,
-    OrderName,
-    Presence,
-    Report,
-    Running,
-    Timings,
-    client_url,
-    redacted,
-)
+from neuroscan_farm.dispatch.broker import Broker
+from neuroscan_farm.dispatch.broker_url import client_url, redacted
+from neuroscan_farm.dispatch.farm_records import Ended, OrderName, Presence, Report, Running, Timings
 from neuroscan_farm.errors import BrokerError
 
 RUN = "duplication-tiny-0123456789"

@@ -12,7 +12,8 @@ import pytest
 import redis
 
 from neuroscan_farm.dispatch.base import Refused, WorkerDied
-from neuroscan_farm.dispatch.broker import Broker, Presence, Report, Running, client_url
+from neuroscan_farm.dispatch.broker import Broker
+from neuroscan_farm.dispatch.broker_url import client_url
 from neuroscan_farm.dispatch.celery_queue import (
     ORDERS_PER_WORKER,
     CeleryDispatcher,
@@ -20,6 +21,7 @@ from neuroscan_farm.dispatch.celery_queue import (
     start_workers,
     submit,
 )
+from neuroscan_farm.dispatch.farm_records import Presence, Report, Running
 from neuroscan_farm.dispatch.redis_server import RedisServer
 from neuroscan_farm.dispatch.wire import ShardOrder
 from neuroscan_farm.errors import BrokerError

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from neuroscan_farm.dispatch import redis_server
-from neuroscan_farm.dispatch.broker import Broker, OrderName
+from neuroscan_farm.dispatch.broker import Broker
 from neuroscan_farm.dispatch.celery_queue import make_app
+from neuroscan_farm.dispatch.farm_records import OrderName
 from neuroscan_farm.dispatch.redis_server import RedisServer, find_redis_server
 from neuroscan_farm.errors import BrokerError
 from tests.farm_fixtures import wait_for

@@ -14,8 +14,10 @@ import pytest
 import redis
 
 from neuroscan_farm.coordinator.drive import Driver
-from neuroscan_farm.dispatch.broker import Broker, Ended, client_url
+from neuroscan_farm.dispatch.broker import Broker
+from neuroscan_farm.dispatch.broker_url import client_url
 from neuroscan_farm.dispatch.celery_queue import CeleryDispatcher, make_app, submit
+from neuroscan_farm.dispatch.farm_records import Ended
 from neuroscan_farm.dispatch.redis_server import RedisServer
 from neuroscan_farm.store.run_directory import RunDirectory
 from tests.conftest import MakeRun

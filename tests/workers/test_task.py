@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from neuroscan_farm.dispatch.broker import Broker, Running
+from neuroscan_farm.dispatch.broker import Broker
 from neuroscan_farm.dispatch.celery_queue import submit
+from neuroscan_farm.dispatch.farm_records import Running
 from neuroscan_farm.dispatch.wire import ShardOrder
 from neuroscan_farm.errors import CancelledRun, ModelError
 from neuroscan_farm.store.run_directory import RunDirectory

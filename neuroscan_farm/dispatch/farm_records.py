@@ -1,0 +1,86 @@
+"""What the farm says of itself on its broker: who runs what, who died of what, who is there. Plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """How patient the farm is, in seconds; tests are less patient."""
+
+    claim_ttl: float = 30.0  # a worker that says nothing for so long is dead
+    beat: float = 5.0  # how often a worker says that it lives
+    presence_ttl: float = 15.0  # a worker that says nothing for so long is not listed
+    lost_after: float = 10.0  # an order that is neither queued nor claimed for so long is sent again
+    lease_ttl: float = 5.0  # a reconciler that says nothing for so long is replaced
+    reconcile: float = 1.0  # how often a reconciler looks
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A shard in a worker's hands, as its worker last described it."""
+
+    shard_id: str
+    token: str
+    worker: str
+    host: str
+    pid: int  # of the process that measures
+    attempt: int
+    task_id: str | None  # None until the first task: the model is being loaded
+    since: float  # when the shard was claimed, seconds since 1970 by the worker's clock
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Something that went wrong with a shard: its worker is gone, failed on a task, or refuses the run."""
+
+    shard_id: str
+    worker: str
+    attempt: int
+    task_id: str | None
+    error: str
+    exit_code: int | None  # of a refusal; None for a death or a failure
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """A worker of the farm, as `status` and `watch` show it."""
+
+    name: str
+    host: str
+    pid: int  # of the worker's main process
+    device: str
+    state: str  # "ready" or "leaving"
+    started: float  # seconds since 1970 by the worker's clock
+    run_id: str | None = None  # what it works on; None while it waits
+    shard_id: str | None = None
+    task_id: str | None = None
+    since: float | None = None  # when it began with the shard
+
+
+class Ended(NamedTuple):
+    """How a run ended: "finished", "cancelled", "refused" or "error"."""
+
+    state: str
+    reason: str | None
+    exit_code: int
+
+
+class OrderName(NamedTuple):
+    """The name of an order's message, by which it is recognised while it waits in the queue."""
+
+    run_id: str
+    shard_id: str
+    attempt: int
+
+    def __str__(self) -> str:
+        return f"{self.run_id}/{self.shard_id}/{self.attempt}"
+
+    @classmethod
+    def read(cls, name: str) -> OrderName | None:
+        """Read a name back; None where it is not one of ours."""
+        run_id, _, rest = name.partition("/")
+        shard_id, _, attempt = rest.partition("/")
+        return cls(run_id, shard_id, int(attempt)) if attempt.isdigit() else None
