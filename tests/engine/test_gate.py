@@ -17,7 +17,7 @@ from neuroscan_farm.engine.executor import Executor
 from neuroscan_farm.engine.gate import pass_gate
 from neuroscan_farm.engine.loading import LoadedModel, load
 from neuroscan_farm.engine.prompts import Batch, make_batches
-from neuroscan_farm.errors import GateError, ModelError
+from neuroscan_farm.errors import GateError, ModelError, WorkerError
 from neuroscan_farm.probes.loader import load_probe_file
 
 
@@ -120,3 +120,38 @@ def test_pickled_weights_are_refused(tiny_llama: Path, tmp_path: Path) -> None:
         (folder / name).write_bytes(file.read_bytes())
     with pytest.raises(ModelError, match=r"no \.safetensors file"):
         load(folder, EngineOptions())
+
+
+class _NeedsCache(nn.Module):
+    """A layer that cannot do without what the model does not pass to it when it is replayed."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+        self.attention_type = "full_attention"
+        self.calls = 0
+
+    def forward(self, hidden_states: torch.Tensor, **named: Any) -> torch.Tensor:
+        self.calls += 1
+        if self.calls > 3:  # the look at its anatomy, the untouched model, the causality check: then it is replayed
+            raise KeyError("per_layer_input")
+        out: torch.Tensor = self.layer(hidden_states, **named)
+        return out
+
+
+def test_a_family_whose_layers_cannot_be_replayed_is_refused_with_what_went_wrong(
+    tiny_llama: Path, probe_file: Path, tmp_path: Path
+) -> None:
+    loaded = load(tiny_llama, EngineOptions())
+    loaded.model.model.layers = nn.ModuleList([_NeedsCache(layer) for layer in loaded.model.model.layers])
+    with pytest.raises(GateError, match=r"running its layers one by one failed: KeyError: 'per_layer_input'"):
+        pass_gate(_executor(loaded, 6, tmp_path), _batches(loaded, probe_file))
+
+
+def test_a_device_that_is_not_there_is_a_clear_error(tiny_llama: Path) -> None:
+    if torch.cuda.is_available():  # then it is there
+        return
+    with pytest.raises(WorkerError, match="torch sees no CUDA device"):
+        load(tiny_llama, EngineOptions(device="cuda"))
+    with pytest.raises(WorkerError, match="names 2 devices, but torch sees 0"):
+        load(tiny_llama, EngineOptions(), memory_mb=(10, 10))
