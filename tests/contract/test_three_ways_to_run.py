@@ -278,7 +278,7 @@ def test_a_coordinator_killed_in_mid_run_loses_nothing_and_leaves_no_process_beh
         arguments += [broker.url, broker.queue]
     process = subprocess.Popen([sys.executable, str(script), *arguments])
     try:
-        wait_for(lambda: any((run.root / "parts").glob("*.parquet")), "a first part")
+        wait_for(lambda: any((run.root / "parts").glob("s*.parquet")), "a first part")
     finally:
         process.kill()
         process.wait()
