@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 import typer
 
@@ -46,9 +46,9 @@ def _options(
         raise typer.Exit(2)
 
 
-def main() -> NoReturn:
-    """Run the command line and exit with its code."""
-    sys.exit(run_guarded(lambda: app(standalone_mode=True)))
+def run_program() -> None:
+    """Run the command that the command line names."""
+    app(standalone_mode=True)
 
 
 def run_guarded(command: Callable[[], Any]) -> int:

@@ -69,7 +69,7 @@ class RunProgress:
         sizes = {shard.shard_id: len(shard.tasks) for shard in driver.shards}
         done, total = sum(sizes[shard_id] for shard_id in driver.finished), sum(sizes.values())
         if self._at_start is None:
-            self._at_start = len(driver.run.parts.finished(driver.run.rows_expected(driver.shards)))
+            self._at_start = len(driver.finished)
             for notice in driver.notices:
                 self.say(notice)
             if self._at_start:
@@ -83,7 +83,8 @@ class RunProgress:
             completed=done,
             rate=f"{done / elapsed:.1f} tasks/s" if done and not self._at_start else "tasks",
         )
-        if not self._bar and not self._quiet and done != self._known and time.monotonic() >= self._next_line:
+        due = time.monotonic() >= self._next_line or done == total
+        if not self._bar and not self._quiet and done != self._known and due:
             self._known, self._next_line = done, time.monotonic() + _SECONDS_BETWEEN_LINES
             self.say(f"{done} of {total} tasks finished")
 

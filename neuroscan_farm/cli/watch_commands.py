@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -56,22 +57,24 @@ def watch(
     directory = find_run(run, load_settings().runs_dir)
     until = None if timeout is None else time.monotonic() + timeout
     console = Console(stderr=True)
-    look = _look(directory, broker)
-    overview = look.overview
-    with Live(_panel(look), console=console, transient=False, auto_refresh=False) as live:
-        while overview.state not in _ENDED:
+    shown = None
+    with Live(console=console, auto_refresh=False) if console.is_terminal else nullcontext() as live:
+        while True:
+            look = _look(directory, broker)
+            overview = look.overview
+            if live is not None:
+                live.update(_panel(look), refresh=True)
+            elif shown != (overview.state, overview.tasks_finished):
+                shown = (overview.state, overview.tasks_finished)
+                note(f"{overview.state}: {overview.tasks_finished} of {overview.tasks} tasks finished")
+            if overview.state in _ENDED:
+                break
             if until is not None and time.monotonic() >= until:
                 raise WaitTimeout(
                     f"run {overview.run_id} is {overview.state} after {timeout:g} s "
                     f"({overview.tasks_finished} of {overview.tasks} tasks); it goes on"
                 )
             time.sleep(interval)
-            look, before = _look(directory, broker), overview
-            overview = look.overview
-            if console.is_terminal:
-                live.update(_panel(look), refresh=True)
-            elif (overview.state, overview.tasks_finished) != (before.state, before.tasks_finished):
-                note(f"{overview.state}: {overview.tasks_finished} of {overview.tasks} tasks finished")
     if overview.state == "refused":
         note(f"error: {overview.refusal}")
         raise typer.Exit(5)
@@ -135,7 +138,9 @@ def export(
     format: Annotated[str, typer.Option(help="mergekit, exl3-layer-map, json or csv.")],
     block: Annotated[str | None, typer.Option(help="This block, as I,J or I,J;K,L.")] = None,
     path: Annotated[str | None, typer.Option(help="This order, as 0..15,11..31.")] = None,
-    top: Annotated[int, typer.Option(min=1, help="The configuration of this rank, where none is named.")] = 1,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="The configuration of this rank; default is 1, the best.")
+    ] = None,
     metric: MetricOption = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A file; default is stdout.")] = None,
 ) -> None:
@@ -144,12 +149,12 @@ def export(
     from neuroscan_farm.store.atomic import write_text
 
     directory = find_run(run, load_settings().runs_dir)
-    if block is not None and path is not None:
-        raise RequestError("--block and --path both name a configuration; give one")
+    if sum(named is not None for named in (block, path, top)) > 1:
+        raise typer.BadParameter("--block, --path and --top each name a configuration; give one")
     chosen = LayerPath.parse(path) if path is not None else None
     if block is not None:
         chosen = LayerPath.duplicating(parse_blocks(block), directory.manifest.depth)
-    text = export_text(directory, format=format, path=chosen, top=top, metric=_metric(metric))
+    text = export_text(directory, format=format, path=chosen, top=top or 1, metric=_metric(metric))
     if output is None:
         print(text, end="" if text.endswith("\n") else "\n")
     else:

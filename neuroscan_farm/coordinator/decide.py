@@ -58,11 +58,18 @@ def decide(view: View) -> list[Action]:
         return [Stop("cancelled")]
     if not missing:
         return [Expand()]
-    if view.deaths_while_loading >= MAX_DEATHS_WHILE_LOADING:
-        reason = (
-            f"{view.deaths_while_loading} workers died while they loaded the model, before any task; most often the "
-            "model does not fit in memory: try a smaller --dtype, another --device or --gpu-split"
-        )
-        return [Stop("refused", reason)]
+    why = cannot_load(view.deaths_while_loading)
+    if why is not None:
+        return [Stop("refused", why)]
     waiting = [shard for shard in missing if shard not in view.in_flight]
     return [Send(shard) for shard in waiting[: max(view.room, 0)]]
+
+
+def cannot_load(deaths_while_loading: int) -> str | None:
+    """Say why a run ends when so many workers died before a first task; None while that may be chance."""
+    if deaths_while_loading < MAX_DEATHS_WHILE_LOADING:
+        return None
+    return (
+        f"{deaths_while_loading} workers died while they loaded the model, before any task; most often the model does "
+        "not fit in memory: try a smaller --dtype, another --device or --gpu-split"
+    )

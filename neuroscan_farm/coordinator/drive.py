@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from neuroscan_farm.analyses import get_analysis
 from neuroscan_farm.coordinator.decide import Expand, Send, Stop, View, decide
+from neuroscan_farm.coordinator.overview import deaths_while_loading
 from neuroscan_farm.dispatch.base import Dispatcher, Event, Refused, WorkerDied
 from neuroscan_farm.dispatch.wire import ShardOrder
 from neuroscan_farm.domain.tasks import Shard
@@ -29,9 +30,9 @@ class Driver:
         self.request = run.request()
         self._plan_stamp = run.plan_stamp()
         self.shards: list[Shard] = run.shards()
-        self.finished: set[str] = set()
         self.refusal: Refused | None = None
         self.notices: list[str] = run.parts.set_bad_aside(run.rows_expected(self.shards))
+        self.finished = run.parts.finished(run.rows_expected(self.shards))
         for notice in self.notices:
             log.warning("run %s: %s", run.manifest.run_id, notice)
 
@@ -72,14 +73,8 @@ class Driver:
             plan_complete=self.run.plan_complete(),
             wanted=self.run.wanted(),
             refusal=refused,
-            deaths_while_loading=self._deaths_while_loading(attempts),
+            deaths_while_loading=deaths_while_loading(self.run, self.finished, attempts),
         )
-
-    def _deaths_while_loading(self, attempts: list[Attempt]) -> int:
-        """Workers that died before a first task, since a shard was last finished: before that, loading worked."""
-        last = max((self.run.parts.path(shard).stat().st_mtime for shard in self.finished), default=0.0)
-        died = [attempt for attempt in attempts if attempt.kind == "died" and attempt.task_id is None]
-        return sum(datetime.fromisoformat(attempt.ended).timestamp() > last for attempt in died)
 
     def _order(self, shard_id: str) -> ShardOrder:
         return ShardOrder(

@@ -6,12 +6,15 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from neuroscan_farm.coordinator.decide import cannot_load
 from neuroscan_farm.domain.measurements import Outcome
 from neuroscan_farm.errors import NeuroscanError, RunError
+from neuroscan_farm.store.attempts import Attempt
 from neuroscan_farm.store.run_directory import RunDirectory
 
 _PARTS_FOR_RATE = 20
@@ -57,6 +60,7 @@ def look_at(run: RunDirectory) -> Overview:
     }
     attempts = run.attempts.all()
     refusal = next((attempt.error for attempt in attempts if attempt.kind == "refused"), None)
+    refusal = refusal or cannot_load(deaths_while_loading(run, finished, attempts))
     tasks_finished = sum(sizes[shard_id] for shard_id in finished)
     tasks = sum(sizes.values())
     rate = _tasks_per_second(run, finished, sizes)
@@ -89,6 +93,13 @@ def look_at(run: RunDirectory) -> Overview:
         tasks_per_minute=None if rate is None else rate * 60,
         eta_seconds=None if rate is None or state == "finished" else (tasks - tasks_finished) / rate,
     )
+
+
+def deaths_while_loading(run: RunDirectory, finished: set[str], attempts: list[Attempt]) -> int:
+    """Return how many workers died before a first task since a shard was last finished: until then, loading worked."""
+    last = max((run.parts.path(shard).stat().st_mtime for shard in finished), default=0.0)
+    died = [attempt for attempt in attempts if attempt.kind == "died" and attempt.task_id is None]
+    return sum(datetime.fromisoformat(attempt.ended).timestamp() > last for attempt in died)
 
 
 def lock_of(root: Path) -> FileLock:

@@ -91,6 +91,8 @@ def pin(device_set: DeviceSet, environment: MutableMapping[str, str] | None = No
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(device_set.devices)
     environment["OMP_NUM_THREADS"] = environment["MKL_NUM_THREADS"] = str(device_set.threads)
     # Spinning threads on shared cores cost a factor of 100.
+    # Else MKL splits sums by the number of threads, and the last bits of a row would tell how many workers there were.
+    environment.setdefault("MKL_CBWR", "AUTO,STRICT")
     environment.setdefault("OMP_WAIT_POLICY", "passive")
 
 

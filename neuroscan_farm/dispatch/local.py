@@ -10,8 +10,10 @@ import contextlib
 import logging
 import multiprocessing
 import multiprocessing.connection
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -32,7 +34,6 @@ class _Child:
     pipe: Connection
     order: ShardOrder | None = None
     task_id: str | None = None
-    generation: int = field(default=1)
 
 
 class LocalExecutor:
@@ -59,7 +60,7 @@ class LocalExecutor:
         self._cache_bytes = cache_bytes
         self._log_level = log_level
         self._children = [
-            self._start(f"local-{index}", device_set, 1) for index, device_set in enumerate(device_sets)
+            self._start(f"local-{index}", device_set) for index, device_set in enumerate(device_sets)
         ]
 
     def room(self) -> int:
@@ -143,12 +144,28 @@ class LocalExecutor:
         child.pipe.close()
         child.process.close()
         log.warning("worker %s ended (code %s); starting another", child.name, code)
-        return self._start(child.name, child.device_set, child.generation + 1)
+        return self._start(child.name, child.device_set)
 
-    def _start(self, name: str, device_set: DeviceSet, generation: int) -> _Child:
+    def _start(self, name: str, device_set: DeviceSet) -> _Child:
         ours, theirs = self._context.Pipe()
         settings = ChildSettings(name, device_set, self._cache_dir, self._cache_bytes, self._log_level)
         process = self._context.Process(target=child_main, args=(theirs, settings), name=name, daemon=True)
-        process.start()
+        with (
+            _interrupts_ignored()
+        ):  # a child inherits that, so that Ctrl-C is ours alone from its first moment
+            process.start()
         theirs.close()  # so that the pipe ends when the child does
-        return _Child(name, device_set, process, ours, generation=generation)
+        return _Child(name, device_set, process, ours)
+
+
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Ignore Ctrl-C for a moment; only the main thread may, and only it is interrupted."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

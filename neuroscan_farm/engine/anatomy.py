@@ -7,6 +7,7 @@ modules are called once each, in order. What the layers return is seen in the sa
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,17 @@ from torch import nn
 
 from neuroscan_farm.domain.paths import LayerPath
 from neuroscan_farm.errors import GateError, ModelError
+
+_PLACE_NAMES = (
+    "layer_idx",
+    "layer_id",
+    "layer_number",
+    "layer_index",
+)  # under which modules know their place
+
+# Options with which a layer computes constants from its place when it is made: a checkpoint made along another path
+# would compute others, so what is measured would not be what is exported.
+_PLACE_OPTIONS = ("scale_attn_by_inverse_layer_idx",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +96,8 @@ class Anatomy:
         """Give the model with its layer list physically rebuilt along `path`: the reference that the gate compares to.
 
         The config's depth and its per-layer lists are re-ordered alike, because several families slice or index
-        them in their forward. Modules are shared; everything is put back.
+        them in their forward, and each layer is told its new place, as a checkpoint made along the path would tell
+        it. Weights are shared; everything is put back.
         """
         depth = len(self.layers)
         saved = []
@@ -103,13 +116,32 @@ class Anatomy:
                         config.__dict__[key] = len(path)
                     elif isinstance(value, list | tuple) and len(value) == depth:
                         config.__dict__[key] = type(value)(value[k] for k in path)
-            setattr(self.owner, self.attribute, nn.ModuleList([self.layers[k] for k in path]))
+            renumbered = [_at_place(self.layers[k], k, place) for place, k in enumerate(path)]
+            setattr(self.owner, self.attribute, nn.ModuleList(renumbered))
             yield self.model
         finally:
             setattr(self.owner, self.attribute, nn.ModuleList(self.layers))
             for config, content in saved:
                 config.__dict__.clear()
                 config.__dict__.update(content)
+
+
+def _at_place(module: nn.Module, old: int, new: int) -> nn.Module:
+    """Return a shallow copy of a layer that believes to be the `new`-th; its weights are the same tensors."""
+    twin = copy.copy(module)
+    twin.__dict__ = dict(module.__dict__)
+    twin._modules = {
+        name: None if child is None else _at_place(child, old, new) for name, child in module._modules.items()
+    }
+    for name in _PLACE_NAMES:
+        if twin.__dict__.get(name) == old:
+            twin.__dict__[name] = new
+    return twin
+
+
+def place_options(model: nn.Module) -> list[str]:
+    """Name the options of the model's config that make its layers depend on their place."""
+    return [name for name in _PLACE_OPTIONS if getattr(model.config, name, False)]
 
 
 def find_anatomy(model: nn.Module, token_ids: torch.Tensor, *, depth: int) -> Anatomy:

@@ -46,6 +46,7 @@ class BoundaryCache:
     def __init__(self, folder: Path, *, most_bytes: int) -> None:
         self._folder = folder
         self._most_bytes = most_bytes
+        self._complained = False
 
     def get(
         self, key: str, *, count: int, device: torch.device, compute: Callable[[], list[torch.Tensor]]
@@ -64,9 +65,14 @@ class BoundaryCache:
                 tensors = compute()
                 self._write(path, tensors)
         except OSError as error:
-            log.warning("boundary cache %s: %s; going on without it", self._folder, error)
+            self._complain(error)
             tensors = compute()
         return Boundaries(dict(enumerate(tensors)), None, device)
+
+    def _complain(self, error: Exception) -> None:
+        if not self._complained:  # once, not for every batch
+            log.warning("boundary cache %s: %s; going on without it", self._folder, error)
+        self._complained = True
 
     def _is_whole(self, path: Path, count: int) -> bool:
         if not path.is_file():
@@ -89,7 +95,7 @@ class BoundaryCache:
             save_file({str(k): tensor.cpu().contiguous() for k, tensor in enumerate(tensors)}, aside)
             aside.replace(path)
         except SafetensorError as error:  # how safetensors reports a full disk
-            log.warning("boundary cache %s: %s; going on without it", self._folder, error)
+            self._complain(error)
         finally:
             aside.unlink(missing_ok=True)
 

@@ -102,6 +102,7 @@ class Executor:
                 "device": self.loaded.device_name,
                 "attention": self.loaded.attention,
                 "torch": torch.__version__,
+                "threads": torch.get_num_threads(),  # where the library of matrix products lets them matter
                 "engine": ENGINE_VERSION,
             },
             length=32,

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import torch
 
 from neuroscan_farm.domain.paths import Block, LayerPath
-from neuroscan_farm.engine.anatomy import attempt_forward, stack_of
+from neuroscan_farm.engine.anatomy import attempt_forward, place_options, stack_of
 from neuroscan_farm.engine.executor import Executor
 from neuroscan_farm.engine.prompts import Batch
 from neuroscan_farm.engine.replay import prepare_batch
@@ -39,10 +39,20 @@ def pass_gate(executor: Executor, batches: list[Batch]) -> float:
     longest = max(batches, key=lambda batch: batch.token_ids.shape[1])
     token_ids = longest.token_ids[:_SAMPLES].to(executor.loaded.device)
     tolerance = _TOLERANCE.get(executor.loaded.dtype, 1e-5)
+    if placed := place_options(model):
+        raise GateError(
+            f"{family}: its layers depend on their own index ({', '.join(placed)}), so a model that is rebuilt along a "
+            "path would not be what was measured; not supported"
+        )
     untouched = attempt_forward(model, "its own forward", input_ids=token_ids, use_cache=False).logits
     if not torch.isfinite(untouched[:, -1]).all():
         raise GateError(
-            f"{family}: the untouched model's own logits are not finite; try --dtype float32 or bfloat16"
+            f"{family}: the untouched model's own logits are not finite in {executor.loaded.dtype}; "
+            + (
+                "its weights are damaged"
+                if executor.loaded.dtype == "float32"
+                else "try --dtype float32 or bfloat16"
+            )
         )
 
     if token_ids.shape[1] > 1:
@@ -78,7 +88,8 @@ def pass_gate(executor: Executor, batches: list[Batch]) -> float:
         if not difference <= tolerance:
             raise GateError(
                 f"{family}: the path with {fact} ({path}) differs from the physically rebuilt model by {difference:.1e} "
-                f"of the largest logit (allowed {tolerance:.0e}); not supported"
+                f"of the largest logit (allowed {tolerance:.0e}): its layers depend on more than the residual stream, such "
+                "as their own index; not supported"
             )
         worst = max(worst, difference)
     log.info("gate passed for %s: largest relative difference %.1e", family, worst)

@@ -66,7 +66,7 @@ def load(folder: Path, options: EngineOptions, *, memory_mb: tuple[int, ...] = (
     try:
         model, info = AutoModelForCausalLM.from_pretrained(folder, **arguments)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, ImportError) as error:
-        raise ModelError(f"model {folder}: cannot be loaded: {_first_line(error)}") from error
+        raise ModelError(f"model {folder}: cannot be loaded: {_in_one_line(error)}") from error
     missing = sorted(info.get("missing_keys") or ())
     if missing:
         raise ModelError(
@@ -80,7 +80,7 @@ def load(folder: Path, options: EngineOptions, *, memory_mb: tuple[int, ...] = (
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=options.trust_remote_code)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise ModelError(f"model {folder}: the tokenizer cannot be loaded: {_first_line(error)}") from error
+        raise ModelError(f"model {folder}: the tokenizer cannot be loaded: {_in_one_line(error)}") from error
     first = next(model.parameters())
     return LoadedModel(
         model=model,
@@ -126,6 +126,6 @@ def _placement(model: torch.nn.Module) -> str:
     return ", ".join(f"{device}: {count} modules" for device, count in counts.items())
 
 
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+def _in_one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text[:300] if text else type(error).__name__

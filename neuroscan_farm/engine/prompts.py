@@ -25,13 +25,14 @@ class Batch:
 def answer_token_ids(tokenizer: Any, probe: Probe) -> tuple[int, ...]:
     """Return the one token of each choice.
 
-    SentencePiece tokenizers may set the same word-start token before every choice; it is left out.
+    SentencePiece tokenizers may set a token that is only a word start before every choice; it is left out.
 
     Raises:
         ProbeError: a choice is not one token, or two choices share one.
     """
     encoded = [tokenizer.encode(choice, add_special_tokens=False) for choice in probe.choices]
-    if all(len(ids) == 2 for ids in encoded) and len({ids[0] for ids in encoded}) == 1:
+    word_starts = all(len(ids) == 2 and not tokenizer.decode(ids[:1]).strip() for ids in encoded)
+    if word_starts and [tokenizer.decode(ids[1:]).strip() for ids in encoded] == list(probe.choices):
         encoded = [ids[1:] for ids in encoded]
     split = [
         f"{choice!r} ({len(ids)} tokens)"

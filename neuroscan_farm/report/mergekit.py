@@ -19,6 +19,7 @@ TRIED_WITH = "mergekit 0.1.5 with transformers 5.23"
 
 _EXACT = frozenset({"llama", "mistral", "gpt2", "phi3"})
 _LAYER_TYPES = "it fails (exit 1) when the number of layers changes, because layer_types keeps its old length"
+_SILENT = "it exits with 0 and the merged model is SILENTLY WRONG: its config keeps the old depth"
 _FAILS: Mapping[str, str] = {
     "qwen2": _LAYER_TYPES,
     "qwen3": _LAYER_TYPES,
@@ -26,7 +27,8 @@ _FAILS: Mapping[str, str] = {
     "gemma3": _LAYER_TYPES,
     "gemma3_text": _LAYER_TYPES,
     "gpt_neox": "it fails (exit 1)",
-    "smollm3": "it exits with 0 and the merged model is SILENTLY WRONG: its config keeps the old depth",
+    "gpt_neo": _SILENT,
+    "smollm3": _SILENT,
 }
 _NO_LAYER_TYPES = (
     "mergekit never writes layer_types: where layers differ in attention (sliding or full), the merged model "

@@ -17,13 +17,14 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from neuroscan_farm.analyses import read_request
 from neuroscan_farm.coordinator.decide import Stop
 from neuroscan_farm.coordinator.drive import Driver, drive
-from neuroscan_farm.coordinator.prepare import wake
+from neuroscan_farm.coordinator.prepare import make_plan, prepare, wake
 from neuroscan_farm.dispatch.base import Dispatcher, TaskStarted
 from neuroscan_farm.dispatch.broker import Broker
 from neuroscan_farm.dispatch.celery_queue import CeleryDispatcher, make_app, submit
-from neuroscan_farm.dispatch.devices import device_sets
+from neuroscan_farm.dispatch.devices import DeviceSet, device_sets
 from neuroscan_farm.dispatch.in_process import InProcess
 from neuroscan_farm.dispatch.local import LocalExecutor
 from neuroscan_farm.dispatch.wire import ShardOrder
@@ -236,7 +237,7 @@ dispatcher = InProcess(lambda run, shard, attempt, on_task: execute_shard(
     run, shard, attempt, worker="in-process", warm=warm, on_task=on_task))
 """,
     "local": """
-from neuroscan_farm.dispatch.devices import device_sets
+from neuroscan_farm.dispatch.devices import DeviceSet, device_sets
 from neuroscan_farm.dispatch.local import LocalExecutor
 sets = device_sets([], workers=1, visible=None, cores=1)
 dispatcher = LocalExecutor(sets, cache_dir=cache, cache_bytes=10**9)
@@ -286,3 +287,26 @@ def test_a_coordinator_killed_in_mid_run_loses_nothing_and_leaves_no_process_beh
     packing = ["run_id", "shard_id"]
     rows = lasting(run).drop(columns=packing)
     pd.testing.assert_frame_equal(rows, undisturbed.drop(columns=packing), check_exact=True)
+
+
+def test_rows_do_not_tell_how_many_threads_a_worker_had(tmp_path: Path) -> None:
+    # The demo model on demo-json: products of a shape that MKL splits by the number of threads unless it is told not to.
+    tables = []
+    for threads in (1, 2):
+        data = {
+            "analysis": "duplication",
+            "model": "demo",
+            "probes": ["demo-json"],
+            "parameters": {"step": 4},
+        }
+        run = prepare(
+            make_plan(read_request(data, where="test")), tmp_path / f"{threads}-threads", executor="local"
+        )
+        sets = [DeviceSet(None, (), threads)]
+        executor = LocalExecutor(sets, cache_dir=tmp_path / f"cache-{threads}", cache_bytes=10**9)
+        try:
+            assert drive(run, executor) == Stop("finished")
+        finally:
+            executor.close()
+        tables.append(lasting(run))
+    pd.testing.assert_frame_equal(tables[0], tables[1], check_exact=True)

@@ -19,6 +19,7 @@ from neuroscan_farm.engine.loading import LoadedModel, load
 from neuroscan_farm.engine.prompts import Batch, make_batches
 from neuroscan_farm.errors import GateError, ModelError, WorkerError
 from neuroscan_farm.probes.loader import load_probe_file
+from tests.tiny_models import make_tiny
 
 
 def _executor(loaded: LoadedModel, depth: int, cache: Path) -> Executor:
@@ -122,6 +123,41 @@ def test_pickled_weights_are_refused(tiny_llama: Path, tmp_path: Path) -> None:
         load(folder, EngineOptions())
 
 
+def test_layers_that_depend_on_their_own_index_are_refused_because_a_merged_model_would_differ(
+    probe_file: Path, tmp_path: Path
+) -> None:
+    loaded = load(make_tiny("gpt2", tmp_path / "m", scale_attn_by_inverse_layer_idx=True), EngineOptions())
+    with pytest.raises(GateError, match="their own index"):
+        pass_gate(_executor(loaded, 6, tmp_path), _batches(loaded, probe_file))
+
+
+class _Placed(nn.Module):
+    """A layer that looks at its own index while it runs."""
+
+    def __init__(self, layer: nn.Module, layer_idx: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.layer_idx = layer_idx
+        self.attention_type = "full_attention"
+
+    def forward(self, hidden_states: torch.Tensor, **named: Any) -> torch.Tensor:
+        out: torch.Tensor = self.layer(hidden_states, **named)
+        return out * (1 + 0.2 * self.layer_idx)
+
+
+def test_layers_that_look_at_their_index_while_they_run_are_found_out(
+    tiny_llama: Path, probe_file: Path, tmp_path: Path
+) -> None:
+    loaded = load(tiny_llama, EngineOptions())
+    placed = nn.ModuleList([_Placed(layer, k) for k, layer in enumerate(loaded.model.model.layers)])
+    loaded.model.model.layers = placed
+    with pytest.raises(GateError, match=r"a duplicated block .* such as their own index"):
+        pass_gate(_executor(loaded, 6, tmp_path), _batches(loaded, probe_file))
+    assert [layer.layer_idx for layer in loaded.model.model.layers] == list(range(6)), (
+        "everything is put back"
+    )
+
+
 class _NeedsCache(nn.Module):
     """A layer that cannot do without what the model does not pass to it when it is replayed."""
 
@@ -133,7 +169,9 @@ class _NeedsCache(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor, **named: Any) -> torch.Tensor:
         self.calls += 1
-        if self.calls > 3:  # the look at its anatomy, the untouched model, the causality check: then it is replayed
+        if (
+            self.calls > 3
+        ):  # the look at its anatomy, the untouched model, the causality check: then it is replayed
             raise KeyError("per_layer_input")
         out: torch.Tensor = self.layer(hidden_states, **named)
         return out

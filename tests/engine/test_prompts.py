@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from neuroscan_farm.demo import MODEL_DIR
@@ -27,15 +27,23 @@ PROBE = Probe("p", (Sample("a", "1 + 1 =", "2"),))
 def test_a_tokenizer_that_splits_digits_gets_an_error_that_names_the_mend() -> None:
     # Every digit becomes a mark, a word start and itself: three tokens.
     tokenizer = _word_level([*"0123456789", "▁", "#"], pre_tokenizers.Split("", "isolated"))
-    tokenizer.backend_tokenizer.normalizer = __import__("tokenizers").normalizers.Prepend("#▁")
+    tokenizer.backend_tokenizer.normalizer = normalizers.Prepend("#▁")
     with pytest.raises(ProbeError, match=r"'0' \(3 tokens\).*keeps digits apart.*choices"):
         answer_token_ids(tokenizer, PROBE)
 
 
 def test_a_word_start_that_is_the_same_before_every_digit_is_left_out() -> None:
     tokenizer = _word_level([*"0123456789", "▁"], pre_tokenizers.Split("", "isolated"))
-    tokenizer.backend_tokenizer.normalizer = __import__("tokenizers").normalizers.Prepend("▁")
+    tokenizer.backend_tokenizer.normalizer = normalizers.Prepend("▁")
+    tokenizer.backend_tokenizer.decoder = decoders.Metaspace()
     assert answer_token_ids(tokenizer, PROBE) == tuple(range(1, 11))
+
+
+def test_digits_that_share_a_first_token_which_is_no_word_start_are_refused() -> None:
+    tokenizer = _word_level([*"0123456789", "#"], pre_tokenizers.Split("", "isolated"))
+    tokenizer.backend_tokenizer.normalizer = normalizers.Prepend("#")
+    with pytest.raises(ProbeError, match=r"'0' \(2 tokens\)"):
+        answer_token_ids(tokenizer, PROBE)
 
 
 def test_a_digit_that_the_tokenizer_does_not_know_is_an_error() -> None:
