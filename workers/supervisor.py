@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from neuroscan_farm.dispatch.redis_server import dying_with_parent
+from neuroscan_farm.dispatch.parent_death import dying_with_parent
 
 log = logging.getLogger(__name__)
 

@@ -37,6 +37,7 @@ SplitOption = Annotated[
     ),
 ]
 BrokerOption = Annotated[str | None, typer.Option(help="Broker URL; default is NEUROSCAN_BROKER_URL.")]
+TopOption = Annotated[int, typer.Option("--top-k", min=1, help="How many configurations to list and star.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 RunArgument = Annotated[
     str, typer.Argument(metavar="RUN", help="A run's id, the beginning of it, or its directory.")
@@ -57,9 +58,7 @@ def run(
     output: OutputOption = None,
     workers: WorkersOption = None,
     gpu_split: SplitOption = None,
-    top_k: Annotated[
-        int, typer.Option("--top-k", min=1, help="How many configurations to list and star.")
-    ] = 10,
+    top_k: TopOption = 10,
     as_json: JsonOption = False,
 ) -> None:
     """Carry out a request on this machine, with no broker; the same command again resumes."""
@@ -124,9 +123,7 @@ def resume(
     run: RunArgument,
     workers: WorkersOption = None,
     gpu_split: SplitOption = None,
-    top_k: Annotated[
-        int, typer.Option("--top-k", min=1, help="How many configurations to list and star.")
-    ] = 10,
+    top_k: TopOption = 10,
     as_json: JsonOption = False,
     broker: BrokerOption = None,
 ) -> None:

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from neuroscan_farm.cli.progress import note
-from neuroscan_farm.cli.run_commands import BrokerOption, JsonOption, RunArgument
+from neuroscan_farm.cli.run_commands import BrokerOption, JsonOption, RunArgument, TopOption
 from neuroscan_farm.coordinator.overview import Overview, find_run, look_at, runs_in
 from neuroscan_farm.domain.measurements import Metric
 from neuroscan_farm.domain.paths import LayerPath, parse_blocks
@@ -120,9 +120,7 @@ def cancel(run: RunArgument) -> None:
 def report(
     run: RunArgument,
     metric: MetricOption = None,
-    top_k: Annotated[
-        int, typer.Option("--top-k", min=1, help="How many configurations to list and star.")
-    ] = 10,
+    top_k: TopOption = 10,
 ) -> None:
     """Write the report of a run into its directory, also while it goes on."""
     from neuroscan_farm.report.write import write_report

@@ -22,7 +22,7 @@ from neuroscan_farm.dispatch.base import Event, Refused, WorkerDied
 from neuroscan_farm.dispatch.broker import Broker
 from neuroscan_farm.dispatch.broker_url import redacted
 from neuroscan_farm.dispatch.farm_records import OrderName, Report
-from neuroscan_farm.dispatch.redis_server import dying_with_parent
+from neuroscan_farm.dispatch.parent_death import dying_with_parent
 from neuroscan_farm.dispatch.redis_transport import use_forgiving_transport
 from neuroscan_farm.dispatch.wire import ShardOrder
 from neuroscan_farm.errors import BrokerError

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import os
 import signal
-import sys
 import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -14,14 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuroscan_farm.dispatch.devices import DeviceSet, pin
+from neuroscan_farm.dispatch.parent_death import die_with_parent
 from neuroscan_farm.dispatch.wire import ShardOrder
 from neuroscan_farm.errors import CancelledRun, NeuroscanError
 from neuroscan_farm.store.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from neuroscan_farm.engine.warm import WarmModel
-
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +92,3 @@ class _Worker:
             warm=self._warm,
             on_task=lambda task_id: self._pipe.send(("task", task_id)),
         )
-
-
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent dies; where it cannot, the end of the pipe does later."""
-    if sys.platform != "linux":
-        return
-    parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died in between
-        os.kill(os.getpid(), signal.SIGKILL)

