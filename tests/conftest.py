@@ -12,6 +12,7 @@ import pytest
 
 from neuroscan_farm.analyses import read_request
 from neuroscan_farm.coordinator.prepare import make_plan, prepare
+from neuroscan_farm.dispatch.devices import DeviceSet, pin
 from neuroscan_farm.store.run_directory import RunDirectory
 
 # A law holds or it does not; how long a shared machine took to try it is no part of it.
@@ -19,6 +20,9 @@ hypothesis.settings.register_profile(
     "laws", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("laws")
+
+# This process measures too: like a worker, it says how sums are made before torch is loaded.
+pin(DeviceSet(None, (), 1))
 
 pytest_plugins = ["tests.farm_fixtures"]
 

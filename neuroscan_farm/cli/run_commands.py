@@ -131,12 +131,9 @@ def resume(
     settings = load_settings()
     directory = find_run(run, settings.runs_dir)
     check_versions(directory)
-    if directory.manifest.executor == "celery":
-        farm = _farm(broker, settings)
-        wake(directory)
-        _hand_over(directory, farm)
+    if directory.executor() == "celery":
+        _hand_over(directory, _farm(broker, settings))
         return
-    wake(directory)
     _carry_out(directory, settings, workers=workers, gpu_split=gpu_split, top_k=top_k, as_json=as_json)
 
 
@@ -151,6 +148,7 @@ def _farm(broker_url: str | None, settings: Settings) -> Broker:
 def _hand_over(directory: RunDirectory, farm: Broker) -> None:
     from neuroscan_farm.dispatch.celery_queue import submit as register
 
+    wake(directory, executor="celery")
     register(directory, farm)
     if not farm.workers():
         note("no worker is on this broker yet; start one with: neuroscan-farm worker")
@@ -190,6 +188,7 @@ def _carry_out(
             f"`neuroscan-farm watch {directory.root}` shows it"
         ) from None
     with lock:
+        wake(directory, executor="local")
         note(f"run {directory.manifest.run_id} in {directory.root}")
         executor = LocalExecutor(
             sets,

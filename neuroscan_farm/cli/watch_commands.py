@@ -148,7 +148,7 @@ def export(
 
     directory = find_run(run, load_settings().runs_dir)
     if sum(named is not None for named in (block, path, top)) > 1:
-        raise typer.BadParameter("--block, --path and --top each name a configuration; give one")
+        raise RequestError("--block, --path and --top each name a configuration; give one")
     chosen = LayerPath.parse(path) if path is not None else None
     if block is not None:
         chosen = LayerPath.duplicating(parse_blocks(block), directory.manifest.depth)
@@ -185,7 +185,7 @@ class _Seen:
 
 def _look(run: RunDirectory, broker_url: str | None) -> _Seen:
     overview = look_at(run)
-    if run.manifest.executor != "celery" or overview.state in {"finished", "running"}:
+    if run.executor() != "celery" or overview.state in {"finished", "running"}:
         return _Seen(overview, None, [])
     from neuroscan_farm.dispatch.broker import Broker
     from neuroscan_farm.dispatch.broker_url import redacted

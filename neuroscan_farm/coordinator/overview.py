@@ -73,7 +73,7 @@ def look_at(run: RunDirectory) -> Overview:
     elif is_driven(run.root):
         state = "running"
     else:
-        state = "queued" if run.manifest.executor == "celery" else "stopped"
+        state = "queued" if run.executor() == "celery" else "stopped"
     return Overview(
         run_id=run.manifest.run_id,
         directory=str(run.root),

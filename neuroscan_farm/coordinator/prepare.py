@@ -74,7 +74,7 @@ def make_plan(request: AnalysisRequest, *, fetch_weights: bool = True) -> Plan:
 
 
 def prepare(plan: Plan, root: Path, *, executor: str) -> RunDirectory:
-    """Make the run of a plan at `root`, or open it where it is there already: the same request again resumes.
+    """Make the run of a plan at `root`, or open it where it is there already; `wake` it to go on with it.
 
     Raises:
         RunError: another request's run is at `root`, or something that is no run.
@@ -88,7 +88,6 @@ def prepare(plan: Plan, root: Path, *, executor: str) -> RunDirectory:
                 f"({'; '.join(_differences(run, plan))}); give another --output, or the request that is in its request.yaml"
             )
         check_versions(run)
-        wake(run)
         return run
     manifest = Manifest(
         run_id=plan.run_id,
@@ -106,7 +105,6 @@ def prepare(plan: Plan, root: Path, *, executor: str) -> RunDirectory:
         scoring_version=SCORING_VERSION,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=_versions(),
-        executor=executor,
     )
     return RunDirectory.create(
         root,
@@ -115,6 +113,7 @@ def prepare(plan: Plan, root: Path, *, executor: str) -> RunDirectory:
         probes=plan.probes,
         shards=plan.shards,
         plan_complete=plan.complete,
+        executor=executor,
     )
 
 
@@ -132,11 +131,15 @@ def check_versions(run: RunDirectory) -> None:
         )
 
 
-def wake(run: RunDirectory) -> None:
-    """Want a run again: a cancellation is taken back, and what its workers refused may be tried again."""
+def wake(run: RunDirectory, *, executor: str | None = None) -> None:
+    """Want a run again, of the same executor or another: a cancellation and the workers' refusals are taken back.
+
+    Raises:
+        StorageError: the disk refused.
+    """
     run.attempts.settle()
-    if run.wanted() != "running":
-        run.set_wanted("running")
+    if run.wanted() != "running" or executor not in (None, run.executor()):
+        run.set_wanted("running", executor=executor)
 
 
 def _load_probes(request: AnalysisRequest) -> tuple[Probe, ...]:

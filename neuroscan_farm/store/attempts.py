@@ -7,6 +7,7 @@ import json
 import re
 from collections import Counter
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 
 from neuroscan_farm.store.atomic import storage_errors, write_text
@@ -46,7 +47,9 @@ class Attempts:
         attempts = []
         for path in sorted(self._folder.glob("s*.json")):
             try:
-                attempts.append(Attempt(**json.loads(path.read_text(encoding="utf-8"))))
+                attempt = Attempt(**json.loads(path.read_text(encoding="utf-8")))
+                datetime.fromisoformat(attempt.ended)
+                attempts.append(attempt)
             except (OSError, ValueError, TypeError):
                 continue
         return attempts

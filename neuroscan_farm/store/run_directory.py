@@ -6,7 +6,7 @@ probes/           the probes as they were when the run was made: a worker needs 
 plan.parquet      one row for each task
 parts/            rows of finished shards, one Parquet file each
 attempts/         what was tried and failed
-control.json      what the user wants of the run now: running, or cancelled
+control.json      what the user wants of the run now, and who is to carry it out
 report/           what the report step made of the parts
 """
 
@@ -57,7 +57,6 @@ class Manifest:
     scoring_version: str
     created: str  # ISO 8601, UTC
     versions: Mapping[str, str]  # of this program and the libraries that matter, on the coordinator
-    executor: str  # "local" or "celery"
     schema_version: int = MANIFEST_VERSION
 
 
@@ -80,6 +79,7 @@ class RunDirectory:
         probes: Sequence[Probe],
         shards: Sequence[Shard],
         plan_complete: bool,
+        executor: str,
     ) -> RunDirectory:
         """Make the directory of a new run. The manifest comes last: with it, the run exists.
 
@@ -97,7 +97,7 @@ class RunDirectory:
             write_text(root / "probes" / f"{probe.name}.json", text)
         run = cls(root, manifest)
         run.write_plan(shards, complete=plan_complete)
-        run.set_wanted("running")
+        run.set_wanted("running", executor=executor)
         write_text(root / "manifest.json", json.dumps(asdict(manifest), indent=2))
         return run
 
@@ -204,18 +204,30 @@ class RunDirectory:
 
     def wanted(self) -> str:
         """What the user wants of the run now: "running" or "cancelled"."""
-        try:
-            return str(json.loads((self.root / "control.json").read_text(encoding="utf-8"))["wanted"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return "running"
+        return self._control()["wanted"]
 
-    def set_wanted(self, wanted: str) -> None:
-        """Say what is wanted of the run; workers look at it between tasks.
+    def executor(self) -> str:
+        """Who is to carry the run out: "local", a process of this machine, or "celery", the farm."""
+        return self._control()["executor"]
+
+    def set_wanted(self, wanted: str, *, executor: str | None = None) -> None:
+        """Say what is wanted of the run, and of whom; workers look at it between tasks.
 
         Raises:
             StorageError: the disk refused.
         """
-        write_text(self.root / "control.json", json.dumps({"wanted": wanted}))
+        control = {"wanted": wanted, "executor": executor or self.executor()}
+        write_text(self.root / "control.json", json.dumps(control))
+
+    def _control(self) -> dict[str, str]:
+        control = {"wanted": "running", "executor": "local"}
+        try:
+            written = json.loads((self.root / "control.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return control
+        if isinstance(written, dict):
+            control |= {name: str(written[name]) for name in control if name in written}
+        return control
 
 
 def _holds_something(root: Path) -> bool:

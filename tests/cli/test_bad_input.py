@@ -365,7 +365,7 @@ def test_a_wrong_variable(asking: Asking, monkeypatch: pytest.MonkeyPatch, name:
         (
             ["--format", "mergekit", "--block", "1,3", "--path", "0..5"],
             5,
-            ["--block and --path both name a configuration"],
+            ["--block, --path and --top each name a configuration"],
         ),
         (["--format", "mergekit", "--block", "4,9"], 5, ["reaches beyond the model: it has 6 layers"]),
         (

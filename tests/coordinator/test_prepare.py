@@ -34,10 +34,12 @@ def test_the_same_request_takes_back_a_cancellation_and_tries_again_what_was_ref
     run.set_wanted("cancelled")
     for number, kind in enumerate(("refused", "died", "died", "died"), start=1):
         run.attempts.record(
-            Attempt(run.shards()[0].shard_id, number, kind, None, "w", "out of memory", "now")
+            Attempt(run.shards()[0].shard_id, number, kind, None, "w", "out of memory", "2026-01-01T00:00:00")
         )
     again = prepare(paper_plan(model, probe), tmp_path / "run", executor="local")
-    assert again.wanted() == "running"
+    assert again.wanted() == "cancelled", "nothing is taken back before somebody is there to go on"
+    wake(again, executor="celery")
+    assert (again.wanted(), again.executor()) == ("running", "celery")
     assert again.attempts.all() == []
 
 

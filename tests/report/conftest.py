@@ -118,10 +118,15 @@ def build_run(
         scoring_version="1",
         created="2026-11-20T08:00:00+00:00",
         versions={"neuroscan-farm": "0.1.0", "torch": "2.13.0"},
-        executor="local",
     )
     run = RunDirectory.create(
-        root, manifest=manifest, request=request, probes=asked, shards=shards, plan_complete=plan_complete
+        root,
+        manifest=manifest,
+        request=request,
+        probes=asked,
+        shards=shards,
+        plan_complete=plan_complete,
+        executor="local",
     )
     random = np.random.default_rng(seed)
     finished = shards[: round(share * len(shards))]

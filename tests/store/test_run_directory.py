@@ -24,7 +24,7 @@ def test_a_run_reads_back_as_it_was_made(tmp_path: Path) -> None:
     assert run.shards() == list(plan.shards)
     assert run.plan_complete()
     assert run.wanted() == "running"
-    assert (run.manifest.run_id, run.manifest.executor) == (plan.run_id, "celery")
+    assert (run.manifest.run_id, run.executor()) == (plan.run_id, "celery")
     assert run.rows_expected(run.shards()) == {shard.shard_id: len(shard.tasks) * 3 for shard in plan.shards}
 
 
