@@ -205,7 +205,7 @@ def _look(run: RunDirectory, broker_url: str | None) -> _Seen:
     if overview.state == "queued":
         state = "running" if busy else "queued" if registered else "stopped"
         overview = replace(overview, state=state)
-    return _Seen(overview, f"{len(workers)} workers, {len(busy)} of them on this run", busy)
+    return _Seen(overview, f"workers: {len(workers)}, on this run: {len(busy)}", busy)
 
 
 def _lines(look: _Seen) -> list[tuple[str, str]]:

@@ -34,7 +34,7 @@ class Boundaries:
 
     def __getitem__(self, k: int) -> torch.Tensor:
         if self._tensors is not None:
-            return self._tensors[k]
+            return self._tensors[k].to(self._device)
         with safe_open(self._path, framework="pt", device="cpu") as file:
             tensor: torch.Tensor = file.get_tensor(str(k))
         return tensor.to(self._device)
@@ -92,7 +92,7 @@ class BoundaryCache:
         self._make_room(size)
         aside = path.with_name(f".tmp-{uuid.uuid4().hex}")
         try:
-            save_file({str(k): tensor.cpu().contiguous() for k, tensor in enumerate(tensors)}, aside)
+            save_file({str(k): tensor.contiguous() for k, tensor in enumerate(tensors)}, aside)
             aside.replace(path)
         except SafetensorError as error:  # how safetensors reports a full disk
             self._complain(error)

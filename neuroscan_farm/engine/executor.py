@@ -110,10 +110,12 @@ class Executor:
         depth = len(self.anatomy.layers)
 
         def compute() -> list[torch.Tensor]:
-            residuals = [prepared.embedded]
+            residual = prepared.embedded
+            kept = [residual.cpu()]  # not on the GPU: 80 boundaries of a large model would fill it
             for k in range(depth):
-                residuals.append(run_layers(self.anatomy, prepared, residuals[-1], (k,)))
-            return residuals
+                residual = run_layers(self.anatomy, prepared, residual, (k,))
+                kept.append(residual.cpu())
+            return kept
 
         return self._cache.get(key, count=depth + 1, device=self.loaded.device, compute=compute)
 
