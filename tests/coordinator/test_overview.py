@@ -15,6 +15,8 @@ from neuroscan_farm.store.attempts import Attempt
 from neuroscan_farm.store.run_directory import RunDirectory
 from tests.paper_models import finish, paper_plan
 
+NOW = "2026-11-20T08:00:00+00:00"
+
 
 @pytest.fixture
 def run(model: Path, probe: Path, tmp_path: Path) -> RunDirectory:
@@ -69,8 +71,8 @@ def test_a_run_whose_next_stage_is_not_planned_yet_is_not_finished(
 
 def test_a_refusal_and_a_cancellation_are_told_unless_all_is_finished(run: RunDirectory) -> None:
     shard = run.shards()[0].shard_id
-    run.attempts.record(Attempt(shard, 1, "refused", None, "w", "device is cuda, but there is none", "now"))
-    run.attempts.record(Attempt(shard, 2, "died", "t1", "w", "killed", "now"))
+    run.attempts.record(Attempt(shard, 1, "refused", None, "w", "device is cuda, but there is none", NOW))
+    run.attempts.record(Attempt(shard, 2, "died", "t1", "w", "killed", NOW))
     overview = look_at(run)
     assert (overview.state, overview.refusal) == ("refused", "device is cuda, but there is none")
     assert overview.deaths == 1
