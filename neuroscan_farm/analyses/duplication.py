@@ -6,7 +6,7 @@ The full grid of blocks and the sparse-first search follow the RYS experiments a
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from pydantic import Field, field_validator
 
@@ -159,8 +159,8 @@ def _block_of(task: Task, parameters: DuplicationParameters) -> Block:
     return Block(task.path.layers[start] if start < len(task.path) else 0, start, parameters.times)
 
 
-def _as_value_error(parse: object, text: str) -> None:
+def _as_value_error(parse: Callable[[str], object], text: str) -> None:
     try:
-        parse(text)  # type: ignore[operator]
+        parse(text)
     except NeuroscanError as error:
         raise ValueError(str(error)) from None
