@@ -210,14 +210,14 @@ def _carry_out(
     if end.state == "cancelled":
         raise CancelledRun(f"the run was cancelled; go on with: neuroscan-farm resume {directory.root}")
     files = write_report(directory, top_k=top_k)
+    overview = look_at(directory)
     if as_json:
-        print(json.dumps(look_at(directory).to_json_dict()))
+        print(json.dumps(overview.to_json_dict()))
     else:
         print(files.summary)
     note(f"report: {files.page}")
-    failed = look_at(directory).tasks_failed
-    if failed:
-        note(f"{failed} tasks failed; the report groups them by error")
+    if overview.tasks_failed:
+        note(f"{overview.tasks_failed} tasks failed; the report groups them by error")
         raise typer.Exit(3)
 
 

@@ -8,14 +8,13 @@ from datetime import UTC, datetime
 
 from neuroscan_farm.analyses import get_analysis
 from neuroscan_farm.coordinator.decide import Expand, Send, Stop, View, decide
-from neuroscan_farm.coordinator.overview import deaths_while_loading
 from neuroscan_farm.dispatch.base import Dispatcher, Event, Refused, WorkerDied
 from neuroscan_farm.dispatch.wire import ShardOrder
 from neuroscan_farm.domain.tasks import Shard
 from neuroscan_farm.errors import NeuroscanError, StorageError
 from neuroscan_farm.planning.packing import pack
 from neuroscan_farm.statistics.effects import mean_effects
-from neuroscan_farm.store.attempts import Attempt
+from neuroscan_farm.store.attempts import Attempt, deaths_while_loading, refusal_of
 from neuroscan_farm.store.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
@@ -62,9 +61,6 @@ class Driver:
             self._plan_stamp, self.shards = stamp, self.run.shards()
         self.finished = self.run.parts.finished(self.run.rows_expected(self.shards))
         attempts = self.run.attempts.all()
-        refused = next((attempt.error for attempt in attempts if attempt.kind == "refused"), None)
-        if self.refusal is not None:
-            refused = self.refusal.error
         return View(
             shards=tuple(shard.shard_id for shard in self.shards),
             finished=frozenset(self.finished),
@@ -72,8 +68,11 @@ class Driver:
             room=self.dispatcher.room(),
             plan_complete=self.run.plan_complete(),
             wanted=self.run.wanted(),
-            refusal=refused,
-            deaths_while_loading=deaths_while_loading(self.run, self.finished, attempts),
+            refusal=self.refusal.error if self.refusal is not None else refusal_of(attempts),
+            # Deaths before the last commit say nothing of loading: it worked after them.
+            deaths_while_loading=deaths_while_loading(
+                attempts, since=self.run.parts.last_commit(self.finished)
+            ),
         )
 
     def _order(self, shard_id: str) -> ShardOrder:

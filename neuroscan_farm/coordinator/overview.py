@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -14,7 +13,7 @@ from filelock import FileLock, Timeout
 from neuroscan_farm.coordinator.decide import cannot_load
 from neuroscan_farm.domain.measurements import Outcome
 from neuroscan_farm.errors import NeuroscanError, RunError
-from neuroscan_farm.store.attempts import Attempt
+from neuroscan_farm.store.attempts import deaths_while_loading, refusal_of
 from neuroscan_farm.store.run_directory import RunDirectory
 
 _PARTS_FOR_RATE = 20
@@ -59,12 +58,14 @@ def look_at(run: RunDirectory) -> Overview:
         if outcome != Outcome.OK
     }
     attempts = run.attempts.all()
-    refusal = next((attempt.error for attempt in attempts if attempt.kind == "refused"), None)
-    refusal = refusal or cannot_load(deaths_while_loading(run, finished, attempts))
+    # Deaths before the last commit say nothing of loading: it worked after them.
+    deaths = deaths_while_loading(attempts, since=run.parts.last_commit(finished))
+    refusal = refusal_of(attempts) or cannot_load(deaths)
+    plan_complete = run.plan_complete()
     tasks_finished = sum(sizes[shard_id] for shard_id in finished)
     tasks = sum(sizes.values())
     rate = _tasks_per_second(run, finished, sizes)
-    if len(finished) == len(shards) and run.plan_complete():
+    if len(finished) == len(shards) and plan_complete:
         state = "finished"
     elif run.wanted() == "cancelled":
         state = "cancelled"
@@ -86,20 +87,13 @@ def look_at(run: RunDirectory) -> Overview:
         tasks_failed=len(failed),
         shards=len(shards),
         shards_finished=len(finished),
-        plan_complete=run.plan_complete(),
+        plan_complete=plan_complete,
         deaths=sum(attempt.kind == "died" for attempt in attempts),
         refusal=refusal,
         outcomes=dict(Counter(rows["outcome"].to_pylist())),
         tasks_per_minute=None if rate is None else rate * 60,
         eta_seconds=None if rate is None or state == "finished" else (tasks - tasks_finished) / rate,
     )
-
-
-def deaths_while_loading(run: RunDirectory, finished: set[str], attempts: list[Attempt]) -> int:
-    """Return how many workers died before a first task since a shard was last finished: until then, loading worked."""
-    last = max((run.parts.path(shard).stat().st_mtime for shard in finished), default=0.0)
-    died = [attempt for attempt in attempts if attempt.kind == "died" and attempt.task_id is None]
-    return sum(datetime.fromisoformat(attempt.ended).timestamp() > last for attempt in died)
 
 
 def lock_of(root: Path) -> FileLock:

@@ -184,19 +184,29 @@ def find_anatomy(model: nn.Module, token_ids: torch.Tensor, *, depth: int) -> An
     )
 
 
-def attempt_forward(model: nn.Module, fact: str, **arguments: Any) -> Any:
+@contextlib.contextmanager
+def architecture_fact(model: nn.Module, tried: str) -> Iterator[None]:
+    """What raises here says something about the architecture (or the memory), and another try would say it again.
+
+    Raises:
+        GateError: something raised; `tried` says what was tried.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise GateError(
+            f"{type(model).__name__}: {tried} failed: {type(error).__name__}: {error}; this family is not supported"
+        ) from error
+
+
+def attempt_forward(model: nn.Module, tried: str, **arguments: Any) -> Any:
     """Run a forward pass whose failure would be an architecture fact.
 
     Raises:
-        GateError: the pass raised; `fact` says what was tried.
+        GateError: the pass raised; `tried` says what was tried.
     """
-    try:
-        with torch.inference_mode():
-            return model(**arguments)
-    except Exception as error:
-        raise GateError(
-            f"{type(model).__name__}: {fact} failed: {type(error).__name__}: {error}; this family is not supported"
-        ) from error
+    with architecture_fact(model, tried), torch.inference_mode():
+        return model(**arguments)
 
 
 def stack_of(layers: Sequence[nn.Module]) -> str:

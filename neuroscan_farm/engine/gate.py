@@ -7,15 +7,18 @@ equal the same model with its layer list physically rebuilt, run by its own forw
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
-from collections.abc import Iterator
 
 import torch
 
 from neuroscan_farm.domain.paths import Block, LayerPath
-from neuroscan_farm.engine.anatomy import attempt_forward, place_options, stack_of
+from neuroscan_farm.engine.anatomy import (
+    architecture_fact,
+    attempt_forward,
+    place_options,
+    stack_of,
+)
 from neuroscan_farm.engine.executor import Executor
 from neuroscan_farm.engine.prompts import Batch
 from neuroscan_farm.engine.replay import prepare_batch
@@ -67,7 +70,7 @@ def pass_gate(executor: Executor, batches: list[Batch]) -> float:
             )
 
     depth = len(anatomy.layers)
-    with _as_fact(family, "running its layers one by one"):
+    with architecture_fact(model, "running its layers one by one"):
         prepared = prepare_batch(anatomy, token_ids)
         boundaries = executor.boundaries(prepared)
         identity = executor.path_logits(LayerPath.identity(depth), prepared, boundaries)
@@ -78,7 +81,7 @@ def pass_gate(executor: Executor, batches: list[Batch]) -> float:
             f"(allowed {tolerance:.0e}): state crosses its layers outside the residual stream; not supported"
         )
     for fact, path in _paths_to_prove(depth):
-        with _as_fact(family, f"running its layers with {fact} ({path})"):
+        with architecture_fact(model, f"running its layers with {fact} ({path})"):
             ours = executor.path_logits(path, prepared, boundaries)
         with anatomy.rebuilt(path) as rebuilt:
             theirs = attempt_forward(
@@ -94,17 +97,6 @@ def pass_gate(executor: Executor, batches: list[Batch]) -> float:
         worst = max(worst, difference)
     log.info("gate passed for %s: largest relative difference %.1e", family, worst)
     return worst
-
-
-@contextlib.contextmanager
-def _as_fact(family: str, tried: str) -> Iterator[None]:
-    """What raises here says something about the architecture (or the memory), and another try would say it again."""
-    try:
-        yield
-    except Exception as error:
-        raise GateError(
-            f"{family}: {tried} failed: {type(error).__name__}: {error}; not supported"
-        ) from error
 
 
 def relative_difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -26,6 +27,17 @@ class Attempt:
     worker: str
     error: str
     ended: str  # ISO 8601, UTC
+
+
+def refusal_of(attempts: Iterable[Attempt]) -> str | None:
+    """Return why a worker refused the run, if one did."""
+    return next((attempt.error for attempt in attempts if attempt.kind == "refused"), None)
+
+
+def deaths_while_loading(attempts: Iterable[Attempt], *, since: float) -> int:
+    """Return how many workers died before a first task after `since`, in seconds since 1970."""
+    died = [attempt for attempt in attempts if attempt.kind == "died" and attempt.task_id is None]
+    return sum(datetime.fromisoformat(attempt.ended).timestamp() > since for attempt in died)
 
 
 class Attempts:

@@ -7,7 +7,7 @@ its shard counts as missing again and is measured anew.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -50,6 +50,10 @@ class Parts:
             for path in self._files()
             if path.stem in expected_rows and self._why_bad(path, expected_rows) is None
         }
+
+    def last_commit(self, finished: Iterable[str]) -> float:
+        """When the last of the finished shards was committed, in seconds since 1970; 0 where there is none."""
+        return max((self.path(shard_id).stat().st_mtime for shard_id in finished), default=0.0)
 
     def set_bad_aside(self, expected_rows: Mapping[str, int]) -> list[str]:
         """Move parts that are not whole, not ours or not in the plan out of the way; return why, one line each."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import pyarrow as pa
 
-from neuroscan_farm.domain.measurements import Measurement
+from neuroscan_farm.domain.measurements import Measurement, Score
 from neuroscan_farm.domain.paths import Block, LayerPath
 from neuroscan_farm.domain.tasks import Shard, Task
 
@@ -15,6 +15,7 @@ MEASUREMENTS_VERSION = "1"
 PLAN_VERSION = "1"
 
 _LAYERS = pa.list_(pa.int16())
+_SCORES = tuple(field.name for field in fields(Score))  # each is a column of the same name
 
 MEASUREMENTS = pa.schema(
     [
@@ -113,15 +114,7 @@ def measurement_table(
                 "sample_id": measurement.sample_id,
                 "outcome": measurement.outcome.value,
                 "detail": measurement.detail,
-                "log_odds": score.log_odds if score else None,
-                "log_p_correct": score.log_p_correct if score else None,
-                "correct": score.correct if score else None,
-                "expected_score": score.expected_score if score else None,
-                "uncertainty": score.uncertainty if score else None,
-                "coverage": score.coverage if score else None,
-                "entropy": score.entropy if score else None,
-                "top_token": score.top_token if score else None,
-                "answer_probabilities": score.answer_probabilities if score else None,
+                **{name: getattr(score, name, None) for name in _SCORES},  # null without a score
                 "seconds": measurement.seconds,
                 "attempt": provenance.attempt,
                 "worker": provenance.worker,
