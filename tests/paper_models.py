@@ -88,6 +88,10 @@ def paper_table(
         device="cpu",
         backend="transformers",
         dtype="float32",
+        residual_dtype="float32",
+        attention="sdpa",
+        lane="general",
+        placement="cpu",
         engine_version=ENGINE_VERSION,
         scoring_version=SCORING_VERSION,
     )

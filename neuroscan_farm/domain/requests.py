@@ -28,6 +28,14 @@ class EngineOptions(BaseModel):
     attention: Literal["auto", "eager", "sdpa"] = Field(
         "auto", description="attention implementation of transformers"
     )
+    lane: Literal["auto", "general", "fused"] = Field(
+        "auto",
+        description="auto runs layers by fewer, larger operations of our own where they are proven equal to the model's "
+        "(fused), else by the model's own modules (general)",
+    )
+    residual: Literal["auto", "float32"] = Field(
+        "auto", description="float32 adds up the residual stream in float32 whatever the dtype; fused lane only"
+    )
     batch_size: int = Field(16, ge=1, description="most samples of equal token length in one forward pass")
     prompt_format: Literal["raw", "chat"] = Field(
         "raw", description="chat wraps each prompt in the tokenizer's chat template"

@@ -1,31 +1,40 @@
 """The executor: paths in, measurements out. The baseline is a path like any other.
 
-Every path starts from the baseline's boundary after the longest prefix that it shares with the untouched model; the
-shared prefix is never run again. Batches have fixed members, so a measurement does not depend on what else is in
-the shard.
+All paths of a call travel through the layers together (`sweep.py`), each from the baseline's boundary after the longest
+prefix that it shares with the untouched model. Batches have fixed members and fixed shapes, so a measurement does not
+depend on what else is in the shard.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
-from neuroscan_farm.domain.identity import content_digest
 from neuroscan_farm.domain.measurements import ENGINE_VERSION, Measurement, Outcome, Score
 from neuroscan_farm.domain.paths import LayerPath
 from neuroscan_farm.domain.tasks import Task
 from neuroscan_farm.engine.anatomy import Anatomy
-from neuroscan_farm.engine.boundaries import Boundaries, BoundaryCache
+from neuroscan_farm.engine.baseline import Baseline
+from neuroscan_farm.engine.boundaries import BoundaryCache
+from neuroscan_farm.engine.heads import Heads
+from neuroscan_farm.engine.lanes import GeneralLane, Lane, layer_kinds
 from neuroscan_farm.engine.loading import LoadedModel
+from neuroscan_farm.engine.micro_batches import Calibration, MicroBatches
 from neuroscan_farm.engine.prompts import Batch
-from neuroscan_farm.engine.replay import Prepared, last_logits, prepare_batch, run_layers
 from neuroscan_farm.engine.scoring import non_finite_detail, score_logits
+from neuroscan_farm.engine.sweep import Failure, Job, Wave
+from neuroscan_farm.planning.trie import PathTrie
 
 log = logging.getLogger(__name__)
+
+_SECONDS_BETWEEN_SIGNS = 0.05
+_UNITS_BYTES = 2 << 30  # what the units of a wave may take where nothing else bounds them
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +48,70 @@ class Executor:
     """Runs layer paths of one loaded model."""
 
     def __init__(
-        self, loaded: LoadedModel, anatomy: Anatomy, *, fingerprint: str, cache: BoundaryCache
+        self,
+        loaded: LoadedModel,
+        anatomy: Anatomy,
+        *,
+        fingerprint: str,
+        cache: BoundaryCache,
+        lane: Lane | None = None,
+        calibrations: Path | None = None,
     ) -> None:
+        """Bind a lane to a model.
+
+        Args:
+            loaded: the model.
+            anatomy: its layers.
+            fingerprint: of the model's content.
+            cache: the machine's cache of boundaries.
+            lane: how one layer is run; None is the general lane.
+            calibrations: where the machine keeps its calibrations; None measures them anew.
+        """
         self.loaded = loaded
         self.anatomy = anatomy
-        self._fingerprint = fingerprint
-        self._cache = cache
+        self.lane = lane = lane if lane is not None else GeneralLane(anatomy)
+        loaded.layers.follow(anatomy.layers)
+        pair = lane.inputs(torch.tensor([[0, 1]], device=loaded.device)).embedded
+        self.residual_dtype = str(pair.dtype).removeprefix("torch.")
+        self._token_bytes = pair.nbytes // 2
+        circumstances = {
+            "model": fingerprint,
+            "dtype": loaded.dtype,
+            "device": loaded.device_name,
+            "attention": loaded.attention,
+            "lane": lane.name,
+            "residual": self.residual_dtype,
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),  # where the library of matrix products lets them matter
+            "engine": ENGINE_VERSION,
+        }
+        self._calibration = Calibration(calibrations, circumstances)
+        self._micro = MicroBatches(self._calibration)
+        self._kinds = layer_kinds(anatomy.layers)
+        self._heads = Heads(anatomy)
+        self._baseline = Baseline(
+            lane,
+            depth=len(anatomy.layers),
+            weights=loaded.layers,
+            cache=cache,
+            key=circumstances,
+        )
+
+    def calibrate(self, batches: Sequence[Batch]) -> None:
+        """Measure the best micro-batch on the batch with the most tokens, where this machine has not done so yet."""
+        if self._calibration.tokens is not None or not batches:
+            return
+        largest = max(batches, key=lambda batch: batch.token_ids.numel())
+        inputs = self.lane.inputs(largest.token_ids.to(self.loaded.device))
+        if not self.lane.stackable(inputs):
+            return
+        middle = len(self.anatomy.layers) // 2
+        self.loaded.layers.ensure(middle)
+        self._calibration.measure(
+            lambda copies: self.lane.run(inputs, middle, torch.cat([inputs.embedded] * copies), copies),
+            inputs.embedded.shape[:-1].numel(),
+            self.loaded.device,
+        )
 
     def measure(
         self,
@@ -52,36 +119,52 @@ class Executor:
         batches: Sequence[Batch],
         *,
         on_task: Callable[[str], None] = lambda task_id: None,
+        apart: bool = False,
     ) -> Iterator[Measurement]:
         """Measure every task on every sample of the batches.
 
         Args:
             tasks: what to measure; a task that fails has its outcome in its rows and does not stop the others.
             batches: the samples, in batches of equal length.
-            on_task: called with the task's id before each of its forward passes; may raise to stop.
+            on_task: called now and then with the id of a task that is being run; may raise to stop.
+            apart: run one task after the other, and say each one's id before it: whoever dies then is known.
 
         Yields:
-            One measurement per task and sample, task by task.
+            One measurement per task and sample, task by task. The wall-clock time is shared by the tasks according to
+            their layer evaluations.
         """
-        readings: dict[tuple[str, str, str], _Reading] = {}
-        seconds = dict.fromkeys((task.task_id for task in tasks), 0.0)
-        # Batch by batch, so that only one batch's boundaries are in memory at a time.
-        for batch in batches:
-            prepared = prepare_batch(self.anatomy, batch.token_ids.to(self.loaded.device))
-            boundaries = self.boundaries(prepared)
-            for task in tasks:
-                on_task(task.task_id)
-                started = time.perf_counter()
-                for sample, reading in zip(
-                    batch.samples, self._read(task, batch, prepared, boundaries), strict=True
-                ):
-                    readings[task.task_id, batch.probe.name, sample.sample_id] = reading
-                seconds[task.task_id] += time.perf_counter() - started
+        started = time.perf_counter()
+        ids = {task.path: task.task_id for task in tasks}
+        sign = _Sign(on_task)
+
+        def on_step(path: LayerPath) -> None:
+            if not apart:
+                sign(ids[path])
+
+        readings: dict[tuple[LayerPath, int], list[_Reading]] = {}
+        behind: list[tuple[int, Job]] = []  # read one wave late, so that the devices of a split model overlap
+
+        def read() -> None:
+            while behind:
+                number, job = behind.pop()
+                for path, row in self._read(job, batches[number]):
+                    readings[path, number] = row
+
+        for paths in [[path] for path in ids] if apart else [list(ids)]:
+            if apart:
+                on_task(ids[paths[0]])
+            for numbers in self._groups(batches, len(paths)):
+                for wave_paths, jobs in self._waves([batches[number] for number in numbers], paths):
+                    self._wave(wave_paths, jobs).carry_out(on_step)
+                    read()
+                    behind.extend(zip(numbers, jobs, strict=True))
+        read()
+        seconds = time.perf_counter() - started
+        samples = max(1, sum(len(batch.samples) for batch in batches))
+        shares = PathTrie.of(ids).shares()
         for task in tasks:
-            share = seconds[task.task_id] / max(1, sum(len(batch.samples) for batch in batches))
-            for batch in batches:
-                for sample in batch.samples:
-                    reading = readings[task.task_id, batch.probe.name, sample.sample_id]
+            for number, batch in enumerate(batches):
+                for sample, reading in zip(batch.samples, readings[task.path, number], strict=True):
                     yield Measurement(
                         task.task_id,
                         batch.probe.name,
@@ -89,52 +172,90 @@ class Executor:
                         reading.outcome,
                         reading.detail,
                         reading.score,
-                        share,
+                        seconds * shares[task.path] / samples,
                     )
 
-    def boundaries(self, prepared: Prepared) -> Boundaries:
-        """Return the baseline's boundaries of a prepared batch, from the machine's cache or by running it."""
-        key = content_digest(
-            {
-                "model": self._fingerprint,
-                "tokens": prepared.token_ids.tolist(),
-                "dtype": self.loaded.dtype,
-                "device": self.loaded.device_name,
-                "attention": self.loaded.attention,
-                "torch": torch.__version__,
-                "threads": torch.get_num_threads(),  # where the library of matrix products lets them matter
-                "engine": ENGINE_VERSION,
-            },
-            length=32,
+    def logits(
+        self, paths: Sequence[LayerPath], token_ids: torch.Tensor
+    ) -> dict[LayerPath, torch.Tensor | Failure]:
+        """Return the last token's logits [samples, vocabulary] of each path on prompts of equal length."""
+        inputs = self.lane.inputs(token_ids.to(self.loaded.device))
+        (boundaries,) = self._baseline.boundaries([inputs])
+        job = Job(inputs, boundaries)
+        self._wave(paths, [job]).carry_out(lambda path: None)
+        return dict(self._heads.logits(job.inputs, job.ends))
+
+    def _wave(self, paths: Sequence[LayerPath], jobs: Sequence[Job]) -> Wave:
+        return Wave(
+            PathTrie.of(paths),
+            jobs,
+            lane=self.lane,
+            kinds=self._kinds,
+            weights=self.loaded.layers,
+            micro=self._micro,
         )
-        depth = len(self.anatomy.layers)
 
-        def compute() -> list[torch.Tensor]:
-            residual = prepared.embedded
-            kept = [residual.cpu()]  # not on the GPU: 80 boundaries of a large model would fill it
-            for k in range(depth):
-                residual = run_layers(self.anatomy, prepared, residual, (k,))
-                kept.append(residual.cpu())
-            return kept
+    def _groups(self, batches: Sequence[Batch], paths: int) -> list[list[int]]:
+        """Say which batches travel together: each its own way, or, where every wave loads all layers, all that fit."""
+        if not self.loaded.layers.streamed:
+            return [[number] for number in range(len(batches))]
+        groups: list[list[int]] = []
+        budget, room = self.loaded.work_bytes or _UNITS_BYTES, 0
+        for number, batch in enumerate(batches):
+            needed = batch.token_ids.numel() * self._token_bytes * (paths + 1)
+            if not groups or needed > room:
+                groups.append([])
+                room = budget
+            groups[-1].append(number)
+            room -= needed
+        return groups
 
-        return self._cache.get(key, count=depth + 1, device=self.loaded.device, compute=compute)
+    def _waves(
+        self, batches: Sequence[Batch], paths: Sequence[LayerPath]
+    ) -> Iterator[tuple[Sequence[LayerPath], list[Job]]]:
+        """Prepare batches that travel together; cut the paths where the units of all would not fit in memory."""
+        inputs = [self.lane.inputs(batch.token_ids.to(self.loaded.device)) for batch in batches]
+        boundaries = self._baseline.boundaries(inputs)
+        units_bytes = sum(one.embedded.nbytes for one in inputs)
+        together = max(1, (self.loaded.work_bytes or _UNITS_BYTES) // units_bytes - 1)
+        pieces = max(math.ceil(len(paths) / together), min(1, len(paths)))
+        for piece in range(pieces):
+            share = paths[piece * len(paths) // pieces : (piece + 1) * len(paths) // pieces]
+            yield share, [Job(*pair) for pair in zip(inputs, boundaries, strict=True)]
 
-    def path_logits(self, path: LayerPath, prepared: Prepared, boundaries: Boundaries) -> torch.Tensor:
-        """Return the last token's logits [samples, vocabulary] of a path, started from the baseline's boundary."""
-        start = path.shared_prefix()
-        residual = run_layers(self.anatomy, prepared, boundaries[start], path.layers[start:])
-        return last_logits(self.anatomy, prepared, residual)
+    def _read(self, job: Job, batch: Batch) -> Iterator[tuple[LayerPath, list[_Reading]]]:
+        """Score the ends of a wave."""
+        size = len(batch.samples)
+        for path, logits in self._heads.logits(job.inputs, job.ends):
+            if isinstance(logits, Failure):
+                yield path, [_Reading(Outcome.ERROR, logits.detail, None)] * size
+                continue
+            try:
+                scores = score_logits(logits, batch, self.loaded.tokenizer.decode)
+            except Exception as error:  # the task's outcome, not the shard's end: the other tasks go on
+                log.warning("scoring path %s failed", path, exc_info=True)
+                yield path, [_Reading(Outcome.ERROR, f"{type(error).__name__}: {error}", None)] * size
+                continue
+            yield (
+                path,
+                [
+                    _Reading(Outcome.OK, None, score)
+                    if score is not None
+                    else _Reading(Outcome.NON_FINITE, non_finite_detail(logits, row), None)
+                    for row, score in enumerate(scores)
+                ],
+            )
 
-    def _read(self, task: Task, batch: Batch, prepared: Prepared, boundaries: Boundaries) -> list[_Reading]:
-        try:
-            logits = self.path_logits(task.path, prepared, boundaries)
-            scores = score_logits(logits, batch, self.loaded.tokenizer.decode)
-        except Exception as error:  # the task's outcome, not the shard's end: the other tasks go on
-            log.warning("task %s (%s) failed", task.task_id, task.path, exc_info=True)
-            return [_Reading(Outcome.ERROR, f"{type(error).__name__}: {error}", None)] * len(batch.samples)
-        return [
-            _Reading(Outcome.OK, None, score)
-            if score is not None
-            else _Reading(Outcome.NON_FINITE, non_finite_detail(logits, row), None)
-            for row, score in enumerate(scores)
-        ]
+
+class _Sign:
+    """Passes on the task that is being run, now and then: a micro-batch may take a millisecond."""
+
+    def __init__(self, on_task: Callable[[str], None]) -> None:
+        self._on_task = on_task
+        self._next = 0.0
+
+    def __call__(self, task_id: str) -> None:
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + _SECONDS_BETWEEN_SIGNS
+            self._on_task(task_id)

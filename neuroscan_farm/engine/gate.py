@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 
 import torch
 
@@ -21,7 +22,7 @@ from neuroscan_farm.engine.anatomy import (
 )
 from neuroscan_farm.engine.executor import Executor
 from neuroscan_farm.engine.prompts import Batch
-from neuroscan_farm.engine.replay import prepare_batch
+from neuroscan_farm.engine.sweep import Failure
 from neuroscan_farm.errors import GateError
 
 log = logging.getLogger(__name__)
@@ -39,9 +40,8 @@ def pass_gate(executor: Executor, batches: list[Batch]) -> float:
     """
     model, anatomy = executor.loaded.model, executor.anatomy
     family = f"{type(model).__name__} ({stack_of(anatomy.layers)})"
-    longest = max(batches, key=lambda batch: batch.token_ids.shape[1])
-    token_ids = longest.token_ids[:_SAMPLES].to(executor.loaded.device)
-    tolerance = _TOLERANCE.get(executor.loaded.dtype, 1e-5)
+    token_ids = longest(batches).to(executor.loaded.device)
+    tolerance = tolerance_of(executor.loaded.dtype)
     if placed := place_options(model):
         raise GateError(
             f"{family}: its layers depend on their own index ({', '.join(placed)}), so a model that is rebuilt along a "
@@ -70,24 +70,25 @@ def pass_gate(executor: Executor, batches: list[Batch]) -> float:
             )
 
     depth = len(anatomy.layers)
+    identity = LayerPath.identity(depth)
+    to_prove = _paths_to_prove(depth)
     with architecture_fact(model, "running its layers one by one"):
-        prepared = prepare_batch(anatomy, token_ids)
-        boundaries = executor.boundaries(prepared)
-        identity = executor.path_logits(LayerPath.identity(depth), prepared, boundaries)
-    worst = relative_difference(identity, untouched[:, -1])
+        ours = executor.logits([identity, *(path for _, path in to_prove)], token_ids)
+    worst = relative_difference(
+        _run(ours, identity, family, "running its layers one by one"), untouched[:, -1]
+    )
     if not worst <= tolerance:
         raise GateError(
             f"{family}: the identity path differs from the untouched model by {worst:.1e} of the largest logit "
             f"(allowed {tolerance:.0e}): state crosses its layers outside the residual stream; not supported"
         )
-    for fact, path in _paths_to_prove(depth):
-        with architecture_fact(model, f"running its layers with {fact} ({path})"):
-            ours = executor.path_logits(path, prepared, boundaries)
+    for fact, path in to_prove:
+        found = _run(ours, path, family, f"running its layers with {fact} ({path})")
         with anatomy.rebuilt(path) as rebuilt:
             theirs = attempt_forward(
                 rebuilt, f"rebuilding it with {fact} ({path})", input_ids=token_ids, use_cache=False
             )
-        difference = relative_difference(ours, theirs.logits[:, -1])
+        difference = relative_difference(found, theirs.logits[:, -1])
         if not difference <= tolerance:
             raise GateError(
                 f"{family}: the path with {fact} ({path}) differs from the physically rebuilt model by {difference:.1e} "
@@ -97,6 +98,25 @@ def pass_gate(executor: Executor, batches: list[Batch]) -> float:
         worst = max(worst, difference)
     log.info("gate passed for %s: largest relative difference %.1e", family, worst)
     return worst
+
+
+def longest(batches: Sequence[Batch]) -> torch.Tensor:
+    """Return a few of the longest prompts, [samples, tokens]: those that masks matter most for."""
+    return max(batches, key=lambda batch: batch.token_ids.shape[1]).token_ids[:_SAMPLES]
+
+
+def tolerance_of(dtype: str) -> float:
+    """Return how far two ways of the same arithmetic may differ, as a share of the largest number."""
+    return _TOLERANCE.get(dtype, 1e-5)
+
+
+def _run(
+    ours: dict[LayerPath, torch.Tensor | Failure], path: LayerPath, family: str, tried: str
+) -> torch.Tensor:
+    found = ours[path]
+    if isinstance(found, Failure):
+        raise GateError(f"{family}: {tried} failed: {found.detail}; this family is not supported")
+    return found
 
 
 def relative_difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:

@@ -1,4 +1,4 @@
-"""Running single layers with the arguments that the model itself computed for them.
+"""What the model itself computes before its first layer and after its last.
 
 The model's own forward builds embeddings, masks and rotary inputs: it runs once per batch with its layers standing
 aside, and what each layer would have been called with is kept. After the last layer the model's own forward takes
@@ -8,7 +8,6 @@ over again: final norm, head and logit scaling are its own code too.
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,17 +15,12 @@ import torch
 from neuroscan_farm.engine.anatomy import Anatomy, LayerCall
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A batch that is ready to run: the first residual and each layer's own arguments."""
+def prepare(anatomy: Anatomy, token_ids: torch.Tensor) -> tuple[torch.Tensor, list[LayerCall]]:
+    """Run the model up to its layers on `token_ids` [samples, tokens].
 
-    token_ids: torch.Tensor  # [samples, tokens], on the model's device
-    embedded: torch.Tensor  # boundary 0: the residual before layer 0, [samples, tokens, hidden]
-    calls: tuple[LayerCall, ...]  # one for each layer of the model
-
-
-def prepare_batch(anatomy: Anatomy, token_ids: torch.Tensor) -> Prepared:
-    """Run the model up to its layers on `token_ids` [samples, tokens] and keep what each layer is called with."""
+    Returns:
+        The residual before layer 0, [samples, tokens, hidden], and what each layer is called with.
+    """
     kept: list[LayerCall] = []
     first: list[torch.Tensor] = []
 
@@ -39,32 +33,26 @@ def prepare_batch(anatomy: Anatomy, token_ids: torch.Tensor) -> Prepared:
 
     with torch.inference_mode(), anatomy.intercepted(keep):
         anatomy.model(input_ids=token_ids, use_cache=False, **_last_only(anatomy.model))
-    return Prepared(token_ids, first[0], tuple(kept))
+    return first[0], kept
 
 
-def run_layers(
-    anatomy: Anatomy, prepared: Prepared, residual: torch.Tensor, layers: tuple[int, ...]
-) -> torch.Tensor:
-    """Run `layers` one after the other on `residual` [samples, tokens, hidden]; return the residual after the last."""
-    with torch.inference_mode():
-        for k in layers:
-            residual = prepared.calls[k](anatomy.layers[k], residual)
-    return residual
+def last_logits(anatomy: Anatomy, token_ids: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+    """Return the last token's logits [rows, vocabulary].
 
+    The model's own forward runs with its layers standing aside and `ends` put in the last one's place.
 
-def last_logits(anatomy: Anatomy, prepared: Prepared, residual: torch.Tensor) -> torch.Tensor:
-    """Return the last token's logits [samples, vocabulary] for the residual at boundary L.
-
-    The model's own forward runs with its layers standing aside and `residual` put in the last one's place.
+    Args:
+        anatomy: the model.
+        token_ids: the prompts that the rows belong to, [rows, tokens].
+        ends: the residual at boundary L, all of it or the last token's, [rows, tokens or 1, hidden].
     """
-    token_ids = prepared.token_ids
-    if residual.dim() == 3:  # only the last token's norm and head are needed
-        residual, token_ids = residual[:, -1:], token_ids[:, -1:]
+    if ends.dim() == 3:
+        token_ids = token_ids[:, -ends.shape[1] :]
     last = len(anatomy.layers) - 1
 
     def answer(k: int, positional: tuple[Any, ...], named: dict[str, Any]) -> torch.Tensor:
         passed, _ = LayerCall.split(positional, named)
-        return residual.to(passed.device) if k == last else passed
+        return ends.to(passed.device) if k == last else passed
 
     with torch.inference_mode(), anatomy.intercepted(answer):
         output = anatomy.model(input_ids=token_ids, use_cache=False, **_last_only(anatomy.model))

@@ -23,26 +23,31 @@ def score_logits(
     decode: Callable[[int], str],
 ) -> list[Score | None]:
     """Score each sample of a batch; None where the logits hold NaN or infinity."""
-    z = logits.detach().to(device="cpu", dtype=torch.float32)
+    z = logits.detach().float()  # on the device that holds them: a vocabulary is large, and scores are few
+    if len(z) == 1:  # torch shares out the one sum over threads, and its last bits would tell how many
+        z = z.repeat(2, 1)
     answers = z[:, list(batch.answer_ids)]  # [samples, choices]
     log_p = torch.log_softmax(answers, dim=-1)
-    p = log_p.exp()
     log_all = torch.log_softmax(z, dim=-1)
     probability = log_all.exp()
     coverage = probability[:, list(batch.answer_ids)].sum(dim=-1)
-    entropy = -torch.special.xlogy(probability, probability).sum(dim=-1)
-    top = z.argmax(dim=-1)
-    finite = torch.isfinite(z).all(dim=-1)
-    values = torch.tensor(batch.probe.values) if batch.probe.values is not None else None
+    entropy = -(probability * log_all).sum(dim=-1)
+    top = z.argmax(dim=-1).tolist()
+    finite = torch.isfinite(z).all(dim=-1).tolist()
+    answers, log_p = answers.cpu(), log_p.cpu()
+    p = log_p.exp()
+    columns = {"coverage": coverage.tolist(), "entropy": entropy.tolist()}
+    if batch.probe.values is not None:
+        values = torch.tensor(batch.probe.values)
+        mean = (values * p).sum(dim=-1, keepdim=True)
+        columns["expected_score"] = mean[:, 0].tolist()
+        columns["uncertainty"] = ((values - mean) ** 2 * p).sum(dim=-1).tolist()
+    probabilities = p.tolist()
     scores: list[Score | None] = []
     for row, sample in enumerate(batch.samples):
         if not finite[row]:
             scores.append(None)
             continue
-        expected = uncertainty = None
-        if values is not None:
-            mean = (values * p[row]).sum()
-            expected, uncertainty = float(mean), float(((values - mean) ** 2 * p[row]).sum())
         log_odds = log_p_correct = correct = None
         if sample.answer is not None:
             right = batch.probe.choices.index(sample.answer)
@@ -52,12 +57,12 @@ def score_logits(
             correct = bool(answers[row].argmax() == right)
         scores.append(
             Score(
-                expected_score=expected,
-                uncertainty=uncertainty,
-                coverage=float(coverage[row]),
-                entropy=float(entropy[row]),
-                top_token=decode(int(top[row])),
-                answer_probabilities=tuple(p[row].tolist()),
+                expected_score=columns["expected_score"][row] if "expected_score" in columns else None,
+                uncertainty=columns["uncertainty"][row] if "uncertainty" in columns else None,
+                coverage=columns["coverage"][row],
+                entropy=columns["entropy"][row],
+                top_token=decode(top[row]),
+                answer_probabilities=tuple(probabilities[row]),
                 log_odds=log_odds,
                 log_p_correct=log_p_correct,
                 correct=correct,

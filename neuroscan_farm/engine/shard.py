@@ -57,7 +57,9 @@ def execute_shard(
     deaths = run.attempts.deaths()
     poisoned = [task for task in shard.tasks if deaths[task.task_id] >= MAX_DEATHS]
     sound = [task for task in shard.tasks if task not in poisoned]
-    measurements = list(executor.measure(sound, batches, on_task=look))
+    # Tasks travel together, so a death does not say whose it was: the next attempt runs them one by one.
+    died = any(attempt.shard_id == shard_id and attempt.kind == "died" for attempt in run.attempts.all())
+    measurements = list(executor.measure(sound, batches, on_task=look, apart=died))
     for task in poisoned:
         measurements += _quarantine(task, batches, deaths[task.task_id])
     provenance = Provenance(
@@ -70,6 +72,10 @@ def execute_shard(
         device=executor.loaded.device_name,
         backend="transformers",
         dtype=executor.loaded.dtype,
+        residual_dtype=executor.residual_dtype,
+        attention=executor.loaded.attention,
+        lane=executor.lane.name,
+        placement=executor.loaded.placement,
         engine_version=ENGINE_VERSION,
         scoring_version=SCORING_VERSION,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,14 +11,16 @@ import torch
 
 from neuroscan_farm.domain.probes import Probe
 from neuroscan_farm.domain.requests import EngineOptions
-from neuroscan_farm.engine.anatomy import find_anatomy
+from neuroscan_farm.engine.anatomy import Anatomy, find_anatomy
 from neuroscan_farm.engine.boundaries import BoundaryCache
 from neuroscan_farm.engine.executor import Executor
-from neuroscan_farm.engine.gate import pass_gate
-from neuroscan_farm.engine.loading import load
+from neuroscan_farm.engine.fused import fused_lane
+from neuroscan_farm.engine.gate import longest, pass_gate, tolerance_of
+from neuroscan_farm.engine.lanes import GeneralLane, Lane
+from neuroscan_farm.engine.loading import LoadedModel, load
 from neuroscan_farm.engine.prompts import Batch, make_batches
 from neuroscan_farm.errors import ModelError
-from neuroscan_farm.planning.facts import read_facts
+from neuroscan_farm.planning.facts import ModelFacts, read_facts
 from neuroscan_farm.planning.model_source import find_model
 from neuroscan_farm.store.run_directory import RunDirectory
 
@@ -30,6 +33,13 @@ class _Key:
     options: EngineOptions
 
 
+@dataclass(frozen=True, slots=True)
+class _Held:
+    loaded: LoadedModel
+    anatomy: Anatomy
+    facts: ModelFacts
+
+
 class WarmModel:
     """Holds at most one model; another run's model takes its place."""
 
@@ -37,6 +47,8 @@ class WarmModel:
         self,
         *,
         memory_mb: tuple[int, ...] = (),
+        memory_limit_mb: int | None = None,
+        stream: bool = False,
         threads: int | None = None,
         cache_dir: Path,
         cache_bytes: int,
@@ -45,16 +57,20 @@ class WarmModel:
 
         Args:
             memory_mb: most megabytes of weights on each visible device; more than one splits the model.
+            memory_limit_mb: most megabytes of this process; None is what the machine has.
+            stream: stream the layers even if the model fits.
             threads: CPU threads for torch; None leaves its own choice.
             cache_dir: the machine's cache.
             cache_bytes: most bytes of boundaries kept there.
         """
         self._memory_mb = memory_mb
+        self._memory_limit_mb = memory_limit_mb
+        self._stream = stream
         self._cache = BoundaryCache(cache_dir / "boundaries", most_bytes=cache_bytes)
+        self._calibrations = cache_dir / "calibrations"
         self._key: _Key | None = None
-        self._executor: Executor | None = None
-        self._max_tokens: int | None = None
-        self._batches: dict[tuple[tuple[str, str], ...], list[Batch]] = {}
+        self._held: _Held | None = None
+        self._ready: dict[tuple[tuple[str, str], ...], tuple[Executor, list[Batch]]] = {}
         if threads is not None:
             torch.set_num_threads(threads)
 
@@ -68,19 +84,17 @@ class WarmModel:
         """
         request, manifest = run.request(), run.manifest
         key = _Key(manifest.model_fingerprint, request.engine)
-        if self._executor is None or self._key != key:
+        if self._held is None or self._key != key:
             self._drop()
-            self._executor = self._load(run, request.engine)
+            self._held = self._load(run, request.engine)
             self._key = key
         probes = run.probes()
         asked = tuple((probe.name, probe.digest) for probe in probes)
-        batches = self._batches.get(asked)
-        if batches is None:
-            batches = self._prove(self._executor, probes, request.engine)
-            self._batches[asked] = batches
-        return self._executor, batches
+        if asked not in self._ready:
+            self._ready[asked] = self._prove(self._held, probes, request.engine)
+        return self._ready[asked]
 
-    def _load(self, run: RunDirectory, options: EngineOptions) -> Executor:
+    def _load(self, run: RunDirectory, options: EngineOptions) -> _Held:
         request, manifest = run.request(), run.manifest
         # The folder that the coordinator found is tried first: a relative path means nothing in another process.
         name = manifest.model_folder if Path(manifest.model_folder).is_dir() else request.model
@@ -91,25 +105,76 @@ class WarmModel:
                 f"model {folder}: its content is not that of the run (fingerprint {facts.fingerprint[:12]}, the run's "
                 f"is {manifest.model_fingerprint[:12]}); restore the model, or start a new run"
             )
-        loaded = load(folder, options, memory_mb=self._memory_mb)
+        loaded = load(
+            folder,
+            options,
+            memory_mb=self._memory_mb,
+            memory_limit_mb=self._memory_limit_mb,
+            stream=self._stream,
+        )
         sample = torch.tensor([[0, 1, 2, 3]], device=loaded.device)
-        anatomy = find_anatomy(loaded.model, sample, depth=facts.depth)
-        self._max_tokens = facts.max_tokens
-        return Executor(loaded, anatomy, fingerprint=facts.fingerprint, cache=self._cache)
+        return _Held(loaded, find_anatomy(loaded.model, sample, depth=facts.depth), facts)
 
-    def _prove(self, executor: Executor, probes: tuple[Probe, ...], options: EngineOptions) -> list[Batch]:
+    def _prove(
+        self, held: _Held, probes: tuple[Probe, ...], options: EngineOptions
+    ) -> tuple[Executor, list[Batch]]:
         batches = make_batches(
-            executor.loaded.tokenizer,
+            held.loaded.tokenizer,
             probes,
             prompt_format=options.prompt_format,
             batch_size=options.batch_size,
-            max_tokens=self._max_tokens,
+            max_tokens=held.facts.max_tokens,
+        )
+        executor = Executor(
+            held.loaded,
+            held.anatomy,
+            fingerprint=held.facts.fingerprint,
+            cache=self._cache,
+            lane=choose_lane(held.loaded, held.anatomy, options, batches),
+            calibrations=self._calibrations,
         )
         pass_gate(executor, batches)
-        return batches
+        executor.calibrate(batches)
+        return executor, batches
 
     def _drop(self) -> None:
-        self._executor, self._key = None, None
-        self._batches.clear()
+        if self._held is not None:
+            self._held.loaded.layers.close()
+        self._held, self._key = None, None
+        self._ready.clear()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def choose_lane(
+    loaded: LoadedModel, anatomy: Anatomy, options: EngineOptions, batches: Sequence[Batch]
+) -> Lane:
+    """Return the fused lane where it is wanted and proven on these prompts, else the general one.
+
+    Raises:
+        ModelError: the options ask for what only the fused lane does, and it does not serve this model.
+    """
+    wanted = getattr(torch, options.residual) if options.residual != "auto" else None
+    insisting = options.lane == "fused" or options.residual != "auto"
+    if options.lane == "general":
+        if options.residual != "auto":
+            raise ModelError("residual is float32, which only the fused lane does; use lane auto or fused")
+        return GeneralLane(anatomy)
+    lane, reason = fused_lane(anatomy, residual_dtype=wanted)
+    if lane is not None:
+        loaded.layers.follow(anatomy.layers)
+        refused = lane.prove(
+            longest(batches).to(loaded.device),
+            tolerance=tolerance_of(loaded.dtype),
+            ensure=loaded.layers.ensure,
+        )
+        if refused is None:
+            return lane
+        reason = refused
+    if insisting:
+        raise ModelError(
+            f"{type(loaded.model).__name__}: the fused lane does not serve this model ({reason}); "
+            "use lane auto and residual auto"
+        )
+    log.info("%s: the general lane runs (%s)", type(loaded.model).__name__, reason)
+    return GeneralLane(anatomy)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from neuroscan_farm.domain.probes import Probe
 from neuroscan_farm.domain.requests import AnalysisRequest
-from neuroscan_farm.domain.tasks import Shard, Task
+from neuroscan_farm.domain.tasks import Shard
 from neuroscan_farm.errors import NeuroscanError
 from neuroscan_farm.planning.facts import ModelFacts
+from neuroscan_farm.planning.trie import evaluations
 from neuroscan_farm.store.run_directory import RunDirectory
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -27,7 +28,7 @@ class Estimate:
     tokens: int  # of all prompts, once
     tokens_exact: bool  # False where they were estimated from the number of characters
     evaluations_naive: int  # every path from the embedding
-    evaluations_shared: int  # the baseline once, every path from the boundary where it leaves the baseline
+    evaluations_shared: int  # the baseline once, and whatever prefix paths of a shard share once
     boundary_bytes: int
     seconds: float | None  # of one worker like the one that was timed; null before a shard was timed
 
@@ -48,7 +49,7 @@ def estimate(
     tasks = [task for shard in shards for task in shard.tasks]
     samples = sum(len(probe.samples) for probe in probes)
     tokens, exact = count_tokens(facts.folder, probes)
-    shared = facts.depth + sum(task.path.evaluations() for task in tasks)
+    shared = facts.depth + sum(evaluations([task.path for task in shard.tasks]) for shard in shards)
     rate = next((rate for run in timed if (rate := seconds_per_token_evaluation(run, facts, request))), None)
     return Estimate(
         tasks=len(tasks),
@@ -73,16 +74,18 @@ def seconds_per_token_evaluation(
     try:
         if run.manifest.model_fingerprint != facts.fingerprint or run.request().engine != request.engine:
             return None
-        tasks: dict[str, Task] = {task.task_id: task for shard in run.shards() for task in shard.tasks}
+        shards = run.shards()
         probes = run.probes()
     except NeuroscanError:
         return None
     rows = run.parts.read(["task_id", "seconds"])
     spent = sum(rows["seconds"].to_pylist())
-    measured = {task_id for task_id in rows["task_id"].unique().to_pylist() if task_id in tasks}
-    evaluations = sum(tasks[task_id].path.evaluations() for task_id in measured)
+    measured = set(rows["task_id"].unique().to_pylist())
+    done = sum(
+        evaluations([task.path for task in shard.tasks if task.task_id in measured]) for shard in shards
+    )
     tokens, _ = count_tokens(facts.folder, probes)
-    return spent / (evaluations * tokens) if evaluations and spent > 0 else None
+    return spent / (done * tokens) if done and spent > 0 else None
 
 
 def count_tokens(folder: Path, probes: Sequence[Probe]) -> tuple[int, bool]:

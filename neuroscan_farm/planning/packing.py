@@ -1,4 +1,4 @@
-"""Packing tasks into shards of near-equal cost."""
+"""Packing tasks into shards of near-equal cost, so that paths which share work travel together."""
 
 from __future__ import annotations
 
@@ -7,25 +7,52 @@ import math
 from collections.abc import Sequence
 
 from neuroscan_farm.domain.tasks import Shard, Task
+from neuroscan_farm.planning.trie import evaluations
 
 
 def pack(tasks: Sequence[Task], *, most: int) -> list[Shard]:
     """Pack tasks into shards of at most `most` tasks and near-equal cost; the baseline's shard comes first.
 
-    Longest processing time first: the costliest task goes to the cheapest shard that has room. The same tasks give
-    the same shards, whatever their order.
+    Paths that leave the baseline at the same place over the same layer share at least one evaluation: such a family is
+    kept together as far as it fits. Longest processing time first: the costliest family goes to the cheapest shard
+    that has room. The same tasks give the same shards, whatever their order.
     """
     if not tasks:
         return []
     n_shards = math.ceil(len(tasks) / most)
     members: list[list[Task]] = [[] for _ in range(n_shards)]
     open_shards = [(0, index) for index in range(n_shards)]
-    for task in sorted(tasks, key=lambda task: (-task.path.evaluations(), task.path.layers)):
+    waiting = [(-_cost(family), family[0].path.layers, family) for family in _families(tasks, most)]
+    heapq.heapify(waiting)
+    while waiting:
+        _, _, family = heapq.heappop(waiting)
         load, index = heapq.heappop(open_shards)
-        members[index].append(task)
+        room = most - len(members[index])
+        taken, rest = family[:room], family[room:]
+        members[index].extend(taken)
         if len(members[index]) < most:
-            heapq.heappush(open_shards, (load + task.path.evaluations(), index))
+            heapq.heappush(open_shards, (load + _cost(taken), index))
+        if rest:
+            heapq.heappush(waiting, (-_cost(rest), rest[0].path.layers, rest))
     shards = [Shard.of(sorted(group, key=lambda task: task.path.layers)) for group in members if group]
     # The longest path that costs nothing; without the baseline, always the same one of the cheapest.
     baseline = min(tasks, key=lambda task: (task.path.evaluations(), -len(task.path), task.path.layers))
     return sorted(shards, key=lambda shard: baseline not in shard.tasks)
+
+
+def _families(tasks: Sequence[Task], most: int) -> list[list[Task]]:
+    """Group tasks whose first node is the same, in the order of their paths, in groups of at most `most`."""
+    by_first_node: dict[tuple[int, int | None], list[Task]] = {}
+    for task in sorted(tasks, key=lambda task: task.path.layers):
+        start = task.path.shared_prefix()
+        following = task.path.layers[start] if start < len(task.path) else None
+        by_first_node.setdefault((start, following), []).append(task)
+    return [
+        family[first : first + most]
+        for family in by_first_node.values()
+        for first in range(0, len(family), most)
+    ]
+
+
+def _cost(family: Sequence[Task]) -> int:
+    return family[0].path.evaluations() if len(family) == 1 else evaluations([task.path for task in family])

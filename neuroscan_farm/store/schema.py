@@ -11,7 +11,7 @@ from neuroscan_farm.domain.measurements import Measurement, Score
 from neuroscan_farm.domain.paths import Block, LayerPath
 from neuroscan_farm.domain.tasks import Shard, Task
 
-MEASUREMENTS_VERSION = "1"
+MEASUREMENTS_VERSION = "2"
 PLAN_VERSION = "1"
 
 _LAYERS = pa.list_(pa.int16())
@@ -47,6 +47,10 @@ MEASUREMENTS = pa.schema(
         pa.field("device", pa.string(), nullable=False),
         pa.field("backend", pa.string(), nullable=False),
         pa.field("dtype", pa.string(), nullable=False),
+        pa.field("residual_dtype", pa.string(), nullable=False),
+        pa.field("attention", pa.string(), nullable=False),
+        pa.field("lane", pa.string(), nullable=False),
+        pa.field("placement", pa.string(), nullable=False),
         pa.field("engine_version", pa.string(), nullable=False),
         pa.field("scoring_version", pa.string(), nullable=False),
     ],
@@ -54,7 +58,7 @@ MEASUREMENTS = pa.schema(
 )
 
 # Columns that say when and where a row was made; all others are the same in every attempt.
-CIRCUMSTANCES = ("seconds", "attempt", "worker")
+CIRCUMSTANCES = ("seconds", "attempt", "worker", "placement")
 
 PLAN = pa.schema(
     [
@@ -86,6 +90,10 @@ class Provenance:
     device: str
     backend: str
     dtype: str
+    residual_dtype: str
+    attention: str
+    lane: str
+    placement: str
     engine_version: str
     scoring_version: str
 
@@ -121,6 +129,10 @@ def measurement_table(
                 "device": provenance.device,
                 "backend": provenance.backend,
                 "dtype": provenance.dtype,
+                "residual_dtype": provenance.residual_dtype,
+                "attention": provenance.attention,
+                "lane": provenance.lane,
+                "placement": provenance.placement,
                 "engine_version": provenance.engine_version,
                 "scoring_version": provenance.scoring_version,
             }

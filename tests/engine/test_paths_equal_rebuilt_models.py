@@ -15,7 +15,6 @@ from neuroscan_farm.engine.executor import Executor
 from neuroscan_farm.engine.gate import pass_gate, relative_difference
 from neuroscan_farm.engine.loading import load
 from neuroscan_farm.engine.prompts import make_batches
-from neuroscan_farm.engine.replay import prepare_batch
 from neuroscan_farm.planning.facts import read_facts
 from neuroscan_farm.probes.loader import load_probe_file
 from tests.tiny_models import FAMILIES, make_tiny, oracle_logits
@@ -42,10 +41,9 @@ def test_paths_of_a_family_equal_physically_rebuilt_models(
     )
     assert pass_gate(executor, batches) < 1e-5
     batch = max(batches, key=lambda batch: batch.token_ids.shape[1])  # longer than the sliding windows
-    prepared = prepare_batch(anatomy, batch.token_ids)
-    boundaries = executor.boundaries(prepared)
-    for text in PATHS:
-        path = LayerPath.parse(text)
-        ours = executor.path_logits(path, prepared, boundaries)
+    found = executor.logits([LayerPath.parse(text) for text in PATHS], batch.token_ids)
+    for path, ours in found.items():
+        assert isinstance(ours, torch.Tensor), (path, ours)
         theirs = oracle_logits(folder, path.layers, batch.token_ids)
-        assert relative_difference(ours, theirs) < 2e-6, text
+        assert relative_difference(ours, theirs) < 2e-6, path
+    assert len(found) == len(PATHS)

@@ -12,6 +12,7 @@ from neuroscan_farm.analyses.duplication import DuplicationParameters
 from neuroscan_farm.domain.paths import LayerPath
 from neuroscan_farm.domain.tasks import Shard, Task
 from neuroscan_farm.planning.packing import pack
+from neuroscan_farm.planning.trie import evaluations
 
 paths = st.lists(st.integers(0, 12), min_size=1, max_size=20).map(lambda layers: LayerPath(tuple(layers)))
 tasks_of_any_kind = st.lists(paths, unique=True, max_size=40).map(
@@ -21,7 +22,7 @@ sizes = st.integers(1, 12)
 
 
 def cost(shard: Shard) -> int:
-    return sum(task.path.evaluations() for task in shard.tasks)
+    return evaluations([task.path for task in shard.tasks])
 
 
 @given(tasks_of_any_kind, sizes)
@@ -48,11 +49,33 @@ def test_the_same_tasks_give_the_same_shards_whatever_their_order(
 
 
 @given(tasks_of_any_kind, sizes)
-def test_no_shard_costs_more_than_the_mean_and_the_costliest_task(tasks: list[Task], most: int) -> None:
+def test_no_shard_costs_more_than_the_mean_and_the_costliest_tasks_that_share(
+    tasks: list[Task], most: int
+) -> None:
     shards = pack(tasks, most=most)
     if shards:
-        mean = sum(map(cost, shards)) / len(shards)
-        assert max(map(cost, shards)) <= mean + max(task.path.evaluations() for task in tasks)
+        mean = sum(sum(task.path.evaluations() for task in shard.tasks) for shard in shards) / len(shards)
+        families: dict[tuple[int, ...], list[LayerPath]] = {}
+        for task in tasks:
+            start = task.path.shared_prefix()
+            families.setdefault((start, *task.path.layers[start : start + 1]), []).append(task.path)
+        costliest = max(evaluations(family) for family in families.values())
+        assert max(map(cost, shards)) <= mean + costliest
+
+
+def test_pairs_of_skipped_layers_travel_with_those_that_share_the_first() -> None:
+    depth = 12
+    paths = [
+        LayerPath(tuple(k for k in range(depth) if k not in (a, b)))
+        for a in range(depth)
+        for b in range(a, depth)
+    ]
+    tasks = [Task.of(path, probe_digests=["d"]) for path in paths]
+    together = sum(cost(shard) for shard in pack(tasks, most=12))
+    least = evaluations(paths)
+    apart = sum(path.evaluations() for path in paths)
+    assert together <= least * 1.15
+    assert apart > least * 1.5
 
 
 @given(st.integers(2, 24), st.integers(4, 32))

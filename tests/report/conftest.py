@@ -158,6 +158,10 @@ def build_run(
             device="cpu",
             backend="transformers",
             dtype="float32",
+            residual_dtype="float32",
+            attention="sdpa",
+            lane="general",
+            placement="cpu",
             engine_version="1",
             scoring_version="1",
         )

@@ -72,7 +72,7 @@ DAMAGES = {
     "no parquet": "not a whole Parquet file",
     "of another run": "it belongs to run other",
     "of another shard": "it holds shard s1",
-    "of another schema version": "schema version 0, this program reads 1",
+    "of another schema version": "schema version 0, this program reads 2",
     "without metadata": "schema version none",
     "with a column less": "its columns are not those of the measurements table",
     "with a column of another type": "its columns are not those of the measurements table",

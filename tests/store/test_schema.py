@@ -52,6 +52,42 @@ MEASUREMENTS_BY_VERSION = {
         dtype string not null
         engine_version string not null
         scoring_version string not null
+    """,
+    "2": """
+        run_id string not null
+        task_id string not null
+        shard_id string not null
+        analysis string not null
+        path list<item: int16> not null
+        i int16
+        j int16
+        skipped list<item: int16> not null
+        n_layers_run int16 not null
+        probe string not null
+        sample_id string not null
+        outcome string not null
+        detail string
+        log_odds double
+        log_p_correct double
+        correct bool
+        expected_score double
+        uncertainty double
+        coverage double
+        entropy double
+        top_token string
+        answer_probabilities list<item: float>
+        seconds double not null
+        attempt int16 not null
+        worker string not null
+        device string not null
+        backend string not null
+        dtype string not null
+        residual_dtype string not null
+        attention string not null
+        lane string not null
+        placement string not null
+        engine_version string not null
+        scoring_version string not null
     """
 }
 PLAN_BY_VERSION = {

@@ -1,0 +1,72 @@
+"""The baseline's units before every layer: run once per machine, then read from its cache."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from neuroscan_farm.domain.identity import content_digest
+from neuroscan_farm.engine.boundaries import Boundaries, BoundaryCache
+from neuroscan_farm.engine.lanes import Inputs, Lane
+from neuroscan_farm.engine.streaming import LayerWeights
+
+
+class Baseline:
+    """Runs the untouched model layer by layer, by the same lane as every other path."""
+
+    def __init__(
+        self, lane: Lane, *, depth: int, weights: LayerWeights, cache: BoundaryCache, key: Mapping[str, Any]
+    ) -> None:
+        """Bind the baseline to a model.
+
+        Args:
+            lane: how one layer is run.
+            depth: how many layers there are.
+            weights: where the layers' weights are.
+            cache: the machine's cache.
+            key: everything but the prompts that the numbers depend on.
+        """
+        self._lane = lane
+        self._depth = depth
+        self._weights = weights
+        self._cache = cache
+        self._key = dict(key)
+
+    def boundaries(self, batches: Sequence[Inputs]) -> list[Boundaries]:
+        """Return the boundaries of each batch, from the machine's cache or by running what is missing.
+
+        What is missing is run together, so that the layers' weights are touched once for all batches.
+        """
+        keys = [
+            content_digest({**self._key, "tokens": inputs.token_ids.tolist()}, length=32)
+            for inputs in batches
+        ]
+        found = {
+            key: self._cache.find(key, count=self._depth + 1, device=inputs.token_ids.device)
+            for key, inputs in zip(keys, batches, strict=True)
+        }
+        missing = {key: inputs for key, inputs in zip(keys, batches, strict=True) if found[key] is None}
+        with contextlib.ExitStack() as stack:
+            writers = {
+                key: stack.enter_context(
+                    self._cache.writer(
+                        key,
+                        count=self._depth + 1,
+                        shape=missing[key].embedded.shape,
+                        dtype=missing[key].embedded.dtype,
+                        device=missing[key].token_ids.device,
+                    )
+                )
+                for key in sorted(missing)  # in this order, lest two workers wait for each other
+            }
+            units = {key: missing[key].embedded for key, writer in writers.items() if writer.wanted}
+            for key, unit in units.items():
+                writers[key].append(unit)
+            for k in range(self._depth if units else 0):
+                self._weights.ensure(k, k + 1 if k + 1 < self._depth else None)
+                for key in units:
+                    units[key] = self._lane.run(missing[key], k, units[key], 1)
+                    writers[key].append(units[key])
+        found.update({key: writer.boundaries for key, writer in writers.items()})
+        return [boundaries for key in keys if (boundaries := found[key]) is not None]

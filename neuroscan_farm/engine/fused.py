@@ -1,0 +1,304 @@
+"""The fused lane: layers of the common shape with fewer, larger operations, and a shared prompt prefix run once.
+
+What a layer computes is read from its shape (`layer_shapes`); masks and rotary inputs are those that the model itself
+made for the batch. A shape is a claim: `FusedLane.prove` compares every layer to the model's own module on real
+prompts, and the lane is not used where one differs. One lane serves the whole model; there is no mixing.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+
+from neuroscan_farm.engine.anatomy import Anatomy, LayerCall
+from neuroscan_farm.engine.fused_layer import Masks, Rotary, masks_of, rotary_of, run_shape
+from neuroscan_farm.engine.lanes import GeneralLane, Inputs
+from neuroscan_farm.engine.layer_shapes import LayerShape, Unrecognised, recognise
+from neuroscan_farm.engine.replay import prepare
+from neuroscan_farm.engine.shared_prefix import Layout, find_layout
+
+# Arguments of a layer's call that change nothing without a cache.
+_IDLE_ARGUMENTS = {"position_ids", "cache_position", "use_cache"}
+_PROVEN_SAMPLES = 2
+_SUM_ROUNDINGS = 4  # of the dtype's precision, by which the sum with the residual may differ
+
+
+@dataclass(frozen=True, slots=True)
+class _Arguments:
+    """What a layer is called with, beside the residual."""
+
+    cos: torch.Tensor | None  # [1 or samples, tokens, rotary width]
+    sin: torch.Tensor | None
+    mask: torch.Tensor | None  # [1 or samples, 1, tokens, tokens]
+
+
+@dataclass(slots=True)
+class FusedInputs:
+    """A batch as the fused lane keeps it."""
+
+    token_ids: torch.Tensor  # [samples, tokens]
+    embedded: torch.Tensor  # the unit at boundary 0
+    layout: Layout
+    arguments: Sequence[_Arguments]  # one for each layer; layers share their tensors
+    end_dtype: torch.dtype  # in which the head takes the residual
+    _rotary: dict[object, Rotary] = field(default_factory=dict)
+    _masks: dict[object, Masks] = field(default_factory=dict)
+
+    def rotary(self, k: int, shape: LayerShape, like: torch.Tensor) -> Rotary | None:
+        """The rotary inputs of layer k, in the dtype and on the device of `like`."""
+        cos, sin = self.arguments[k].cos, self.arguments[k].sin
+        if cos is None or sin is None:
+            return None
+        key = (id(cos), id(sin), like.device, like.dtype, shape.attention.interleaved)
+        if key not in self._rotary:
+            self._rotary[key] = rotary_of(
+                cos.to(like), sin.to(like), self.layout, interleaved=shape.attention.interleaved
+            )
+        return self._rotary[key]
+
+    def masks(self, k: int, shape: LayerShape, like: torch.Tensor) -> Masks:
+        """The masks of layer k, in the dtype and on the device of `like`."""
+        mask = self.arguments[k].mask
+        causal = shape.attention.causal
+        key = (id(mask), like.device, like.dtype, causal)
+        if key not in self._masks:
+            self._masks[key] = masks_of(mask, self.layout, causal=causal, like=like)
+        return self._masks[key]
+
+
+class FusedLane:
+    """Runs layers whose shape is known; see `Lane`."""
+
+    name = "fused"
+
+    def __init__(
+        self, anatomy: Anatomy, shapes: Sequence[LayerShape], *, residual_dtype: torch.dtype | None = None
+    ) -> None:
+        self._anatomy = anatomy
+        self._shapes = tuple(shapes)
+        self._residual_dtype = residual_dtype
+
+    def inputs(self, token_ids: torch.Tensor) -> FusedInputs:
+        """See `Lane.inputs`.
+
+        Raises:
+            Unrecognised: the model calls its layers with something that is not understood.
+        """
+        embedded, calls = prepare(self._anatomy, token_ids)
+        arguments = _arguments(self._anatomy, calls)
+        tables = {
+            id(table): table
+            for one in arguments
+            for table in (one.cos, one.sin, one.mask)
+            if table is not None
+        }
+        causal = all(
+            one.mask is not None or shape.attention.causal
+            for one, shape in zip(arguments, self._shapes, strict=True)
+        )
+        layout = find_layout(
+            token_ids, by_position=causal and all(len(table) == 1 for table in tables.values())
+        )
+        end_dtype = embedded.dtype
+        if self._residual_dtype is not None:
+            embedded = embedded.to(self._residual_dtype)
+        return FusedInputs(token_ids, layout.pack(embedded), layout, arguments, end_dtype)
+
+    def stackable(self, inputs: Inputs) -> bool:  # noqa: ARG002
+        """See `Lane.stackable`."""
+        return True
+
+    def run(self, inputs: Inputs, k: int, stack: torch.Tensor, copies: int) -> torch.Tensor:
+        """See `Lane.run`."""
+        return self._run(inputs, k, stack, copies, last_only=False).view(stack.shape)
+
+    def run_last(self, inputs: Inputs, k: int, stack: torch.Tensor, copies: int) -> torch.Tensor:
+        """See `Lane.run_last`: keys and values of all tokens, and all else of the last one alone."""
+        assert isinstance(inputs, FusedInputs)
+        ends = self._run(inputs, k, stack, copies, last_only=True)
+        return ends.to(inputs.end_dtype).reshape(-1, 1, ends.shape[-1])
+
+    def _run(
+        self, inputs: Inputs, k: int, stack: torch.Tensor, copies: int, *, last_only: bool
+    ) -> torch.Tensor:
+        assert isinstance(inputs, FusedInputs)
+        shape, layout = self._shapes[k], inputs.layout
+        weight = shape.attention.query.weight
+        units = stack.to(weight.device).reshape(copies, layout.rows, -1)
+        with torch.inference_mode():
+            return run_shape(
+                shape,
+                units,
+                layout,
+                inputs.rotary(k, shape, weight),
+                inputs.masks(k, shape, weight),
+                last_only=last_only,
+            )
+
+    def end(self, inputs: Inputs, unit: torch.Tensor) -> torch.Tensor:
+        """See `Lane.end`."""
+        assert isinstance(inputs, FusedInputs)
+        ends = inputs.layout.ends(inputs.layout.by_unit(unit))
+        return ends.to(inputs.end_dtype).reshape(-1, 1, ends.shape[-1])
+
+    def halves(self, inputs: Inputs) -> tuple[Inputs, Inputs]:
+        """See `Lane.halves`; both keep the prefix."""
+        assert isinstance(inputs, FusedInputs)
+        layouts, units = inputs.layout.halves(), inputs.layout.split(inputs.embedded)
+        middle = layouts[0].samples
+        tokens = inputs.token_ids[:middle], inputs.token_ids[middle:]
+        first, second = (
+            FusedInputs(
+                tokens[half],
+                units[half],
+                layouts[half],
+                _half_of(inputs.arguments, half, middle),
+                inputs.end_dtype,
+            )
+            for half in range(2)
+        )
+        return first, second
+
+    def split(self, inputs: Inputs, unit: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `Lane.split`."""
+        assert isinstance(inputs, FusedInputs)
+        return inputs.layout.split(unit)
+
+    def join(self, inputs: Inputs, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        """See `Lane.join`."""
+        assert isinstance(inputs, FusedInputs)
+        return inputs.layout.join(first, second)
+
+    def prove(
+        self, token_ids: torch.Tensor, *, tolerance: float, ensure: Callable[[int], None] = lambda k: None
+    ) -> str | None:
+        """Compare every layer to the model's own module, on the residual that real prompts arrive with.
+
+        Args:
+            token_ids: prompts of equal length, [samples, tokens]; two samples are enough.
+            tolerance: the largest difference, as a share of the largest number that a layer adds to the residual.
+            ensure: called with each layer's number before it runs, in order: where weights come and go.
+
+        Returns:
+            Why the lane must not be used, or None.
+        """
+        general = GeneralLane(self._anatomy)
+        token_ids = token_ids[:_PROVEN_SAMPLES]
+        try:
+            theirs, ours = general.inputs(token_ids), self.inputs(token_ids)
+            residual, layout = theirs.embedded, ours.layout
+            for k in range(len(self._shapes)):
+                ensure(k)
+                after = general.run(theirs, k, residual, 1)
+                unit = layout.pack(residual).to(ours.embedded.dtype)
+                before, expected = layout.pack(residual), layout.pack(after)
+                if not _close(self.run(ours, k, unit, 1), expected, before, tolerance):
+                    return f"layer {k} differs from the model's own"
+                last, end = self.run_last(ours, k, unit, 1), general.end(theirs, after)
+                if not _close(last, end, general.end(theirs, residual), tolerance):
+                    return f"the last token of layer {k} differs from the model's own"
+                residual = after
+        except Unrecognised as error:
+            return str(error)
+        except Exception as error:  # the shape claimed what is not so; the model's own layers can still run
+            return f"{type(error).__name__}: {error}"
+        return None
+
+
+class Offer(NamedTuple):
+    """A fused lane, or why there is none."""
+
+    lane: FusedLane | None
+    reason: str
+
+
+def fused_lane(anatomy: Anatomy, *, residual_dtype: torch.dtype | None = None) -> Offer:
+    """Offer a fused lane for a model whose every layer has a known shape; it is yet to be proven.
+
+    Args:
+        anatomy: the model.
+        residual_dtype: keep the residual stream in this dtype, such as float32 where weights are bfloat16.
+    """
+    shapes = []
+    for k, layer in enumerate(anatomy.layers):
+        try:
+            shapes.append(recognise(layer))
+        except Unrecognised as error:
+            return Offer(None, f"layer {k} ({type(layer).__name__}): {error}")
+    return Offer(FusedLane(anatomy, shapes, residual_dtype=residual_dtype), "")
+
+
+def _close(ours: torch.Tensor, theirs: torch.Tensor, before: torch.Tensor, tolerance: float) -> bool:
+    """Whether two residuals are equal up to rounding: of what the layer adds, and of the sum."""
+    ours, theirs, before = (one.to(theirs.device) for one in (ours, theirs, before))
+    rounding = torch.finfo(theirs.dtype).eps
+    ours, theirs, before = ours.float(), theirs.float(), before.float()
+    finite = torch.isfinite(theirs)
+    if not torch.equal(torch.isfinite(ours), finite):
+        return False
+    theirs, before = theirs[finite], before[finite]
+    if not theirs.numel():
+        return True
+    allowed = tolerance * (theirs - before).abs().max() + _SUM_ROUNDINGS * rounding * theirs.abs()
+    return bool(((ours[finite] - theirs).abs() <= allowed).all())
+
+
+def _arguments(anatomy: Anatomy, calls: Sequence[LayerCall]) -> list[_Arguments]:
+    """Read what the model calls its layers with.
+
+    Raises:
+        Unrecognised: an argument is not understood.
+    """
+    shared: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # what came, and the same without equal samples
+    return [
+        _read(k, _by_name(layer, call), shared)
+        for k, (layer, call) in enumerate(zip(anatomy.layers, calls, strict=True))
+    ]
+
+
+def _by_name(layer: torch.nn.Module, call: LayerCall) -> dict[str, Any]:
+    names = list(inspect.signature(type(layer).forward).parameters)[2:]  # after self and the residual
+    if len(call.positional) > len(names):
+        raise Unrecognised("more arguments than it names")
+    return {**dict(zip(names, call.positional, strict=False)), **call.named}
+
+
+def _read(k: int, named: dict[str, Any], shared: dict[int, tuple[torch.Tensor, torch.Tensor]]) -> _Arguments:
+    cos = sin = mask = None
+    for name, value in named.items():
+        if value is None or value is False or name in _IDLE_ARGUMENTS:
+            continue
+        if name == "position_embeddings" and isinstance(value, tuple) and len(value) == 2:
+            cos, sin = (_without_equal_samples(table, shared) for table in value)
+        elif name == "attention_mask" and isinstance(value, torch.Tensor) and value.dim() == 4:
+            mask = _without_equal_samples(value, shared)
+        else:
+            raise Unrecognised(f"layer {k} is called with {name}")
+    if cos is not None and sin is not None and (cos.dim() != 3 or cos.shape != sin.shape):
+        raise Unrecognised(f"layer {k} is called with rotary inputs of shape {tuple(cos.shape)}")
+    return _Arguments(cos, sin, mask)
+
+
+def _without_equal_samples(
+    table: torch.Tensor, shared: dict[int, tuple[torch.Tensor, torch.Tensor]]
+) -> torch.Tensor:
+    """Keep one sample's part of a table that is the same for all; what layers share stays one tensor."""
+    if id(table) not in shared:
+        same = len(table) > 1 and bool((table == table[:1]).all())
+        shared[id(table)] = table, table[:1] if same else table
+    return shared[id(table)][1]
+
+
+def _half_of(arguments: Sequence[_Arguments], half: int, middle: int) -> list[_Arguments]:
+    done: dict[int, torch.Tensor] = {}
+
+    def part(table: torch.Tensor | None) -> torch.Tensor | None:
+        if table is None or len(table) == 1:
+            return table
+        return done.setdefault(id(table), table[middle:] if half else table[:middle])
+
+    return [_Arguments(part(one.cos), part(one.sin), part(one.mask)) for one in arguments]

@@ -1,0 +1,224 @@
+"""Lanes: how one layer is run on a micro-batch. One executor, two implementations of a layer.
+
+The general lane calls the model's own layer modules with the arguments that the model itself computed for them, and
+serves every family. The fused lane (`fused.py`) runs layers of the common shape with fewer, larger operations, where
+it is proven equal on the model at hand.
+
+A *unit* is the residual stream of one batch on one path: what the executor keeps, stacks and caches, and what only
+the lane looks into. Units of one batch are stacked along dimension 0; a micro-batch is a stack of `copies` units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch.utils import _pytree as pytree
+
+from neuroscan_farm.engine.aligned import Aligned
+from neuroscan_farm.engine.anatomy import Anatomy, LayerCall
+from neuroscan_farm.engine.products import quick_linears
+from neuroscan_farm.engine.replay import prepare
+
+
+class Inputs(Protocol):
+    """What a lane keeps of one batch."""
+
+    @property
+    def token_ids(self) -> torch.Tensor:
+        """[samples, tokens], on the device of the embedding."""
+
+    @property
+    def embedded(self) -> torch.Tensor:
+        """The unit at boundary 0."""
+
+
+class Lane(Protocol):
+    """How one layer is run on a micro-batch."""
+
+    name: str  # as rows record it
+
+    def inputs(self, token_ids: torch.Tensor) -> Inputs:
+        """Prepare a batch of prompts of equal length, [samples, tokens] on the device of the embedding."""
+
+    def stackable(self, inputs: Inputs) -> bool:
+        """Whether several units of this batch may share a call; False where rows may depend on their company."""
+
+    def run(self, inputs: Inputs, k: int, stack: torch.Tensor, copies: int) -> torch.Tensor:
+        """Run layer k on a stack of `copies` units; return the stack after it."""
+
+    def run_last(self, inputs: Inputs, k: int, stack: torch.Tensor, copies: int) -> torch.Tensor:
+        """Run layer k where nothing follows but the head; return `copies` stacked ends, see `end`."""
+
+    def end(self, inputs: Inputs, unit: torch.Tensor) -> torch.Tensor:
+        """Return what the head needs of a unit at boundary L: the last token's residual, [samples, 1, hidden]."""
+
+    def halves(self, inputs: Inputs) -> tuple[Inputs, Inputs]:
+        """Return the inputs of the first and of the second half of the samples, at least one each."""
+
+    def split(self, inputs: Inputs, unit: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the units of the two halves."""
+
+    def join(self, inputs: Inputs, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        """Return the unit, or the end, of which these are the halves."""
+
+
+@dataclass(slots=True)
+class GeneralInputs:
+    """A batch, and the arguments with which the model calls each layer on it."""
+
+    token_ids: torch.Tensor  # [samples, tokens]
+    embedded: torch.Tensor  # the residual before layer 0, [samples, tokens, hidden]
+    calls: dict[int, Sequence[LayerCall]] = field(default_factory=dict)  # by copies
+
+
+class GeneralLane:
+    """Runs the model's own layer modules, with the arguments that the model itself computed for them."""
+
+    name = "general"
+
+    def __init__(self, anatomy: Anatomy) -> None:
+        self._anatomy = anatomy
+        # By the prompts' shape, which arguments grow with the batch; see `_learn_growth`.
+        self._growth: dict[torch.Size, list[list[int | None]] | None] = {}
+        self._mixes_rows = any(_mixes_rows(layer) for layer in anatomy.layers)
+
+    def inputs(self, token_ids: torch.Tensor) -> GeneralInputs:
+        """See `Lane.inputs`."""
+        embedded, calls = prepare(self._anatomy, token_ids)
+        return GeneralInputs(token_ids, embedded, {1: calls})
+
+    def stackable(self, inputs: Inputs) -> bool:
+        """See `Lane.stackable`: experts see as many rows as the router sends them, and few rows round differently."""
+        return not self._mixes_rows and self._is_ordinary(inputs)
+
+    def run(self, inputs: Inputs, k: int, stack: torch.Tensor, copies: int) -> torch.Tensor:
+        """See `Lane.run`."""
+        assert isinstance(inputs, GeneralInputs)
+        call, layer = self._calls(inputs, copies)[k], self._anatomy.layers[k]
+        quick_linears([layer])  # here alone: what the gate compares to runs the model's own products
+        try:
+            with torch.inference_mode(), Aligned():
+                return call(layer, stack)
+        finally:
+            quick_linears([layer], quick=False)
+
+    def run_last(self, inputs: Inputs, k: int, stack: torch.Tensor, copies: int) -> torch.Tensor:
+        """See `Lane.run_last`."""
+        return self.end(inputs, self.run(inputs, k, stack, copies))
+
+    def end(self, inputs: Inputs, unit: torch.Tensor) -> torch.Tensor:
+        """See `Lane.end`; a residual that is not [samples, tokens, hidden] is handed to the head whole."""
+        return unit[:, -1:] if self._is_ordinary(inputs) else unit
+
+    def halves(self, inputs: Inputs) -> tuple[Inputs, Inputs]:
+        """See `Lane.halves`."""
+        middle = len(inputs.token_ids) // 2
+        return self.inputs(inputs.token_ids[:middle]), self.inputs(inputs.token_ids[middle:])
+
+    def split(self, inputs: Inputs, unit: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `Lane.split`."""
+        middle = len(inputs.token_ids) // 2
+        return unit[:middle], unit[middle:]
+
+    def join(self, inputs: Inputs, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+        """See `Lane.join`."""
+        return torch.cat([first, second])
+
+    def _is_ordinary(self, inputs: Inputs) -> bool:
+        return inputs.embedded.dim() == 3 and inputs.embedded.shape[:2] == inputs.token_ids.shape
+
+    def _calls(self, inputs: GeneralInputs, copies: int) -> Sequence[LayerCall]:
+        if copies not in inputs.calls:
+            inputs.calls[copies] = self._stacked_calls(inputs, copies)
+        return inputs.calls[copies]
+
+    def _stacked_calls(self, inputs: GeneralInputs, copies: int) -> Sequence[LayerCall]:
+        """Return the calls of a batch that is repeated: by repeating the arguments, or by asking the model again."""
+        single, shape = inputs.calls[1], inputs.token_ids.shape
+        if shape not in self._growth:
+            _, double = prepare(self._anatomy, inputs.token_ids.repeat(2, 1))
+            self._growth[shape] = _learn_growth(single, double)
+        growth = self._growth[shape]
+        if growth is None:
+            return prepare(self._anatomy, inputs.token_ids.repeat(copies, 1))[1]
+        done: dict[tuple[int, int], torch.Tensor] = {}  # layers share most of their arguments
+        return [_repeated(call, copies, dims, done) for call, dims in zip(single, growth, strict=True)]
+
+
+def layer_kinds(layers: Sequence[torch.nn.Module]) -> list[str]:
+    """Name of each layer what decides its arithmetic: its class and the shapes of its weights."""
+    return [
+        f"{type(layer).__name__} {[tuple(parameter.shape) for parameter in layer.parameters()]}"
+        for layer in layers
+    ]
+
+
+def _mixes_rows(layer: torch.nn.Module) -> bool:
+    """Whether a layer routes tokens to experts, so that the shapes inside depend on the other rows of the stack."""
+    words = ("expert", "router", "moe")
+    return any(
+        word in text.lower()
+        for name, module in layer.named_modules()
+        for text in (name.rpartition(".")[2], type(module).__name__)
+        for word in words
+    )
+
+
+def _learn_growth(single: Sequence[LayerCall], double: Sequence[LayerCall]) -> list[list[int | None]] | None:
+    """Say of each tensor among each layer's arguments which dimension grows with the batch, if one does.
+
+    Returns None where arguments differ in another way than by repetition; then only the model itself can make them.
+    """
+    growth: list[list[int | None]] = []
+    for one, two in zip(single, double, strict=True):
+        leaves, structure = pytree.tree_flatten((one.positional, one.named))
+        others, other_structure = pytree.tree_flatten((two.positional, two.named))
+        if structure != other_structure:
+            return None
+        dims: list[int | None] = []
+        for leaf, other in zip(leaves, others, strict=True):
+            if not isinstance(leaf, torch.Tensor) or not isinstance(other, torch.Tensor):
+                if isinstance(leaf, torch.Tensor) or not _same_plain(leaf, other):
+                    return None
+                dims.append(None)
+                continue
+            if leaf.dim() != other.dim():
+                return None
+            grown = [d for d in range(leaf.dim()) if leaf.shape[d] != other.shape[d]]
+            if not grown:
+                dims.append(None)
+                expected = leaf
+            elif len(grown) == 1 and other.shape[grown[0]] == 2 * leaf.shape[grown[0]]:
+                dims.append(grown[0])
+                expected = torch.cat([leaf, leaf], dim=grown[0])
+            else:
+                return None
+            if not torch.equal(expected, other):
+                return None
+        growth.append(dims)
+    return growth
+
+
+def _same_plain(one: object, two: object) -> bool:
+    """Whether two arguments are equal plain values, which cannot hold anything of the batch's size but themselves."""
+    return one is two or (isinstance(one, bool | int | float | str | torch.dtype) and one == two)
+
+
+def _repeated(
+    call: LayerCall, copies: int, dims: list[int | None], done: dict[tuple[int, int], torch.Tensor]
+) -> LayerCall:
+    leaves, structure = pytree.tree_flatten((call.positional, call.named))
+    repeated: list[Any] = []
+    for leaf, dim in zip(leaves, dims, strict=True):
+        if dim is None:
+            repeated.append(leaf)
+            continue
+        key = (id(leaf), dim)
+        if key not in done:
+            done[key] = torch.cat([leaf] * copies, dim=dim)
+        repeated.append(done[key])
+    positional, named = pytree.tree_unflatten(repeated, structure)
+    return LayerCall(positional, named, call.residual_name)

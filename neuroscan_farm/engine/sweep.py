@@ -1,0 +1,276 @@
+"""One wave: a trie of paths carried through the layers, 0..L-1, all paths at once.
+
+At each layer, the units of every path that visits it are stacked into micro-batches; each layer's weights are touched
+once per sweep. What several paths share is run once. A unit that fails takes the paths with it that run through it,
+and no others. Memory that runs out halves the micro-batch, and, where it must be, the unit itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from neuroscan_farm.domain.paths import LayerPath
+from neuroscan_farm.engine.boundaries import Boundaries
+from neuroscan_farm.engine.lanes import Inputs, Lane
+from neuroscan_farm.engine.micro_batches import MicroBatches, is_out_of_memory, release
+from neuroscan_farm.engine.streaming import LayerWeights
+from neuroscan_farm.errors import NeuroscanError
+from neuroscan_farm.planning.trie import PathTrie
+
+log = logging.getLogger(__name__)
+
+_Kind = tuple[torch.Size, object, bool]  # the unit's shape, the layer's kind, whether only its end is wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a path has no end."""
+
+    detail: str
+
+
+@dataclass(slots=True)
+class Job:
+    """One batch in a wave."""
+
+    inputs: Inputs
+    boundaries: Boundaries
+    ends: dict[LayerPath, torch.Tensor | Failure] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where a node's unit lies: in a stack that other nodes may share."""
+
+    stack: torch.Tensor
+    copies: int
+    position: int
+
+    def unit(self) -> torch.Tensor:
+        return self.stack if self.copies == 1 else self.stack.chunk(self.copies)[self.position]
+
+
+class _Travel:
+    """A job on its way: the units of the nodes that others still begin with."""
+
+    def __init__(self, job: Job, waiting: list[int]) -> None:
+        self.job = job
+        self.places: dict[int | None, _Place | Failure] = {}
+        self.waiting = waiting  # how many visits still begin with each node's unit
+
+    def park(self, nodes: Sequence[int], wanted: set[int | None]) -> None:
+        """Take units that are not wanted at the next visit out of their stacks, so that these can go."""
+        for node in nodes:
+            place = self.places.get(node)
+            if isinstance(place, _Place) and place.copies > 1 and node not in wanted:
+                self.places[node] = _Place(place.unit().clone(), 1, 0)
+
+
+class Wave:
+    """Carries the paths of one trie through the layers, for one or more batches."""
+
+    def __init__(
+        self,
+        trie: PathTrie,
+        jobs: Sequence[Job],
+        *,
+        lane: Lane,
+        kinds: Sequence[object],
+        weights: LayerWeights,
+        micro: MicroBatches,
+    ) -> None:
+        """Prepare a wave.
+
+        Args:
+            trie: the paths.
+            jobs: the batches; each must fit in memory as often as there are paths.
+            lane: how a layer is run.
+            kinds: of each layer, what it has in common with layers of the same arithmetic.
+            weights: where the layers' weights are.
+            micro: how many units share a call.
+        """
+        self._trie = trie
+        self._lane = lane
+        self._kinds = kinds
+        self._weights = weights
+        self._micro = micro
+        self._ends: dict[int, list[LayerPath]] = {}
+        for path, end in trie.ends.items():
+            if end is not None:
+                self._ends.setdefault(end, []).append(path)
+        users = [
+            sum(bool(trie.children[child]) + (child in self._ends) for child in children)
+            for children in trie.children
+        ]
+        self._jobs = [_Travel(job, list(users)) for job in jobs]
+
+    def carry_out(self, on_step: Callable[[LayerPath], None]) -> None:
+        """Run every node; each job then has an end, or a failure, for each path.
+
+        `on_step` is called before each micro-batch with a path that takes part in it; what it raises ends the wave.
+        """
+        for travel in self._jobs:
+            for path, end in self._trie.ends.items():
+                if end is None:
+                    travel.job.ends[path] = self._lane.end(
+                        travel.job.inputs, travel.job.boundaries[len(path)]
+                    )
+        some_path = self._some_path_through()
+        visits = self._in_order_of_stacks()
+        for number, (layer, members) in enumerate(visits):
+            following, upcoming = visits[number + 1] if number + 1 < len(visits) else (None, ())
+            self._weights.ensure(layer, following)
+            # A path's end is always computed as an end, though others may go on from the same node: the lane may
+            # round it differently, and a row must not tell what else was in the shard.
+            inner = [node for node in members if self._trie.children[node]]
+            final = [node for node in members if node in self._ends]
+            for travel in self._jobs:
+                for nodes, last in ((inner, False), (final, True)):
+                    self._visit(travel, layer, nodes, last, lambda node: on_step(some_path[node]))
+                travel.park(inner, {self._trie.nodes[node].parent for node in upcoming})
+
+    def _in_order_of_stacks(self) -> list[tuple[int, tuple[int, ...]]]:
+        """Let nodes follow their parents' order, newcomers last: stacks then travel on as they are, without a copy."""
+        ordered: list[tuple[int, tuple[int, ...]]] = []
+        place: dict[int | None, int] = {}
+        for layer, members in self._trie.visits():
+            behind = len(place)
+            row = sorted(members, key=lambda node: (place.get(self._trie.nodes[node].parent, behind), node))
+            place = {node: position for position, node in enumerate(row)}
+            ordered.append((layer, tuple(row)))
+        return ordered
+
+    def _some_path_through(self) -> dict[int, LayerPath]:
+        found: dict[int, LayerPath] = {}
+        for path, end in self._trie.ends.items():
+            node = end
+            while node is not None and node not in found:
+                found[node] = path
+                node = self._trie.nodes[node].parent
+        return found
+
+    def _visit(
+        self, travel: _Travel, layer: int, nodes: Sequence[int], last: bool, on_step: Callable[[int], None]
+    ) -> None:
+        """Run one layer on the units of these nodes, in micro-batches."""
+        inputs = travel.job.inputs
+        shape = inputs.embedded.shape
+        tokens = shape[:-1].numel()
+        kind = (shape, self._kinds[layer], last)
+        alone = not self._lane.stackable(inputs)
+        pending = []
+        for node in nodes:
+            before = travel.places.get(self._trie.nodes[node].parent)
+            if isinstance(before, Failure):
+                self._keep(travel, node, before, last)
+            else:
+                pending.append(node)
+        while pending:
+            copies = 1 if alone else self._micro.copies(shape, tokens, len(pending))
+            if self._micro.admitted(kind, copies) is False:
+                copies = 1
+            group = pending[:copies]
+            on_step(group[0])
+            try:
+                after: torch.Tensor | Failure = self._call(
+                    inputs, layer, self._gather(travel, group), copies, kind
+                )
+            except NeuroscanError:  # the weights cannot be read, say: no path's fault
+                raise
+            except Exception as error:
+                if is_out_of_memory(error):
+                    release(inputs.embedded.device)
+                    if copies > 1:
+                        self._micro.ran_out(shape, tokens, copies)
+                        continue
+                    after = self._in_halves(inputs, layer, self._gather(travel, group), last)
+                elif copies > 1:  # one of them failed, perhaps: each alone, for the rest of this visit
+                    alone = True
+                    continue
+                else:
+                    log.warning("layer %d failed on a path", layer, exc_info=True)
+                    after = Failure(f"{type(error).__name__}: {error}")
+            for position, node in enumerate(group):
+                place = after if isinstance(after, Failure) else _Place(after, copies, position)
+                self._keep(travel, node, place, last)
+            pending = pending[copies:]
+
+    def _gather(self, travel: _Travel, group: Sequence[int]) -> torch.Tensor:
+        """Stack the units that these nodes begin with."""
+        places = []
+        for node in group:
+            parent = self._trie.nodes[node].parent
+            place = (
+                _Place(travel.job.boundaries[self._trie.nodes[node].start], 1, 0)
+                if parent is None
+                else travel.places[parent]
+            )
+            assert isinstance(place, _Place)
+            places.append(place)
+        first = places[0].stack
+        as_they_are = places[0].copies == len(group) and all(
+            place.stack is first and place.position == position for position, place in enumerate(places)
+        )
+        return first if as_they_are else torch.cat([place.unit() for place in places])
+
+    def _call(
+        self, inputs: Inputs, layer: int, stack: torch.Tensor, copies: int, kind: _Kind
+    ) -> torch.Tensor:
+        run = self._lane.run_last if kind[2] else self._lane.run
+        if self._micro.admitted(kind, copies):
+            return run(inputs, layer, stack, copies)
+        alone = torch.cat([run(inputs, layer, unit, 1) for unit in stack.chunk(copies)])
+        self._micro.admit(kind, copies, same_bits(run(inputs, layer, stack, copies), alone))
+        return alone
+
+    def _in_halves(
+        self, inputs: Inputs, layer: int, unit: torch.Tensor, last: bool
+    ) -> torch.Tensor | Failure:
+        """Run a unit that does not fit, half of its samples at a time, down to single ones."""
+
+        def run(inputs: Inputs, unit: torch.Tensor) -> torch.Tensor:
+            try:
+                return (self._lane.run_last if last else self._lane.run)(inputs, layer, unit, 1)
+            except Exception as error:
+                if not is_out_of_memory(error) or len(inputs.token_ids) == 1:
+                    raise
+            release(unit.device)
+            first, second = self._lane.halves(inputs)
+            units = self._lane.split(inputs, unit)
+            return self._lane.join(inputs, run(first, units[0]), run(second, units[1]))
+
+        log.warning(
+            "out of memory with one batch of %d samples; going on with parts of it (on a GPU, rows may differ in their "
+            "last bits; a smaller --batch-size avoids that)",
+            len(inputs.token_ids),
+        )
+        try:
+            return run(inputs, unit)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                return Failure(f"{type(error).__name__}: {error}")
+            return Failure(
+                f"out of memory: one sample of {inputs.token_ids.shape[1]} tokens does not fit in layer {layer} ({error})"
+            )
+
+    def _keep(self, travel: _Travel, node: int, place: _Place | Failure, last: bool) -> None:
+        """Keep what a node has come to, and drop its parent's unit when no other visit waits for it."""
+        if last:
+            end = place if isinstance(place, Failure) else place.unit()
+            travel.job.ends.update(dict.fromkeys(self._ends[node], end))
+        else:
+            travel.places[node] = place
+        parent = self._trie.nodes[node].parent
+        if parent is not None:
+            travel.waiting[parent] -= 1
+            if not travel.waiting[parent]:
+                del travel.places[parent]
+
+
+def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors are equal to the last bit; NaN equals NaN."""
+    return torch.equal(one.contiguous().view(torch.uint8), other.contiguous().view(torch.uint8))
