@@ -74,6 +74,7 @@ class Executor:
         pair = lane.inputs(torch.tensor([[0, 1]], device=loaded.device)).embedded
         self.residual_dtype = str(pair.dtype).removeprefix("torch.")
         self._token_bytes = pair.nbytes // 2
+        self._devices = max(1, len(set((getattr(loaded.model, "hf_device_map", None) or {}).values())))
         circumstances = {
             "model": fingerprint,
             "dtype": loaded.dtype,
@@ -218,7 +219,7 @@ class Executor:
         boundaries = self._baseline.boundaries(inputs)
         units_bytes = sum(one.embedded.nbytes for one in inputs)
         together = max(1, (self.loaded.work_bytes or _UNITS_BYTES) // units_bytes - 1)
-        pieces = max(math.ceil(len(paths) / together), min(1, len(paths)))
+        pieces = max(math.ceil(len(paths) / together), min(self._devices, len(paths)))
         for piece in range(pieces):
             share = paths[piece * len(paths) // pieces : (piece + 1) * len(paths) // pieces]
             yield share, [Job(*pair) for pair in zip(inputs, boundaries, strict=True)]

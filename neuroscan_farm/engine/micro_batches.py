@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 _MOST_TOKENS = {"cpu": 8_192, "cuda": 65_536}
 _GOOD_ENOUGH = 1.03  # a smaller micro-batch is taken if it is this close to the fastest
 _ROUNDS = 3
+# As torch's CPU allocator and oneDNN say it; both raise a plain RuntimeError.
+_OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "could not create a primitive")
 
 
 class Calibration:
@@ -135,10 +137,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, of a device or of the machine."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and (
-        "not enough memory" in text or "can't allocate memory" in text
-    )
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 def release(device: torch.device) -> None:

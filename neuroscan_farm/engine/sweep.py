@@ -179,7 +179,7 @@ class Wave:
                 after: torch.Tensor | Failure = self._call(
                     inputs, layer, self._gather(travel, group), copies, kind
                 )
-            except NeuroscanError:  # the weights cannot be read, say: no path's fault
+            except (NeuroscanError, OSError):  # weights or boundaries cannot be read: no path's fault
                 raise
             except Exception as error:
                 if is_out_of_memory(error):
@@ -187,7 +187,7 @@ class Wave:
                     if copies > 1:
                         self._micro.ran_out(shape, tokens, copies)
                         continue
-                    after = self._in_halves(inputs, layer, self._gather(travel, group), last)
+                    after = self._in_halves(travel, layer, group[0], last)
                 elif copies > 1:  # one of them failed, perhaps: each alone, for the rest of this visit
                     alone = True
                     continue
@@ -227,10 +227,9 @@ class Wave:
         self._micro.admit(kind, copies, same_bits(run(inputs, layer, stack, copies), alone))
         return alone
 
-    def _in_halves(
-        self, inputs: Inputs, layer: int, unit: torch.Tensor, last: bool
-    ) -> torch.Tensor | Failure:
+    def _in_halves(self, travel: _Travel, layer: int, node: int, last: bool) -> torch.Tensor | Failure:
         """Run a unit that does not fit, half of its samples at a time, down to single ones."""
+        inputs = travel.job.inputs
 
         def run(inputs: Inputs, unit: torch.Tensor) -> torch.Tensor:
             try:
@@ -249,7 +248,7 @@ class Wave:
             len(inputs.token_ids),
         )
         try:
-            return run(inputs, unit)
+            return run(inputs, self._gather(travel, [node]))
         except Exception as error:
             if not is_out_of_memory(error):
                 return Failure(f"{type(error).__name__}: {error}")

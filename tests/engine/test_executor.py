@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +24,7 @@ from neuroscan_farm.engine.fused import fused_lane
 from neuroscan_farm.engine.lanes import GeneralLane, Inputs, Lane
 from neuroscan_farm.engine.loading import LoadedModel, load
 from neuroscan_farm.engine.prompts import Batch, make_batches
-from neuroscan_farm.engine.sweep import same_bits
+from neuroscan_farm.engine.sweep import Wave, same_bits
 from neuroscan_farm.planning.trie import PathTrie
 from neuroscan_farm.probes.loader import load_probe_file
 from tests.tiny_models import make_tiny
@@ -277,6 +280,31 @@ def test_units_that_would_not_fit_together_travel_in_several_waves(
     assert scores(rows) == expected
 
 
+def test_on_several_devices_a_wave_is_read_when_the_next_one_is_under_way(
+    loaded: LoadedModel, probe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = batches_of(loaded, probe_file)
+    tasks = tasks_of(GRID)
+    expected = scores(executor_of(loaded, tmp_path).measure(tasks, batches))
+    monkeypatch.setattr(loaded.model, "hf_device_map", {"first half": 0, "second half": 1}, raising=False)
+    executor = executor_of(loaded, tmp_path)
+    order: list[str] = []
+    carry_out, logits = Wave.carry_out, executor._heads.logits
+
+    def noted_wave(wave: Wave, on_step: Any) -> None:
+        order.append("run")
+        carry_out(wave, on_step)
+
+    def noted_logits(*arguments: Any) -> Any:
+        order.append("read")
+        return logits(*arguments)
+
+    monkeypatch.setattr(Wave, "carry_out", noted_wave)
+    monkeypatch.setattr(executor._heads, "logits", noted_logits)
+    assert scores(executor.measure(tasks, batches)) == expected
+    assert order == ["run", *["run", "read"] * (2 * len(batches) - 1), "read"]
+
+
 def test_experts_are_never_stacked(tmp_path: Path, probe_file: Path) -> None:
     loaded = load(make_tiny("mixtral", tmp_path / "m"), EngineOptions())
     executor = executor_of(loaded, tmp_path)
@@ -284,3 +312,43 @@ def test_experts_are_never_stacked(tmp_path: Path, probe_file: Path) -> None:
     executor = executor_of(loaded, tmp_path, watched, tokens=10_000)
     list(executor.measure(tasks_of(GRID), batches_of(loaded, probe_file)))
     assert watched.sizes == {1}
+
+
+SHORT_OF_MEMORY = """
+import resource, sys
+from pathlib import Path
+import torch
+from tests.engine.test_executor import GRID, batches_of, executor_of, scores, tasks_of
+from neuroscan_farm.domain.requests import EngineOptions
+from neuroscan_farm.engine.loading import load
+
+torch.set_num_threads(1)
+model, probe, folder = map(Path, sys.argv[1:])
+loaded = load(model, EngineOptions(lane="general"))
+batches, tasks = batches_of(loaded, probe, batch_size=64), tasks_of(GRID)
+plenty = scores(executor_of(loaded, folder, tokens=1).measure(tasks, batches))
+executor = executor_of(loaded, folder, tokens=10**6)
+size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + 40_000_000, resource.RLIM_INFINITY))
+short = scores(executor.measure(tasks, batches))
+resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+assert short == plenty, [row for key, row in short.items() if row != plenty[key]][:3]
+print("tokens", executor._calibration.tokens)
+"""
+
+
+def test_a_process_that_really_runs_out_of_memory_goes_on_with_smaller_micro_batches(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    probe = tmp_path / "many.json"
+    samples = [{"prompt": f"{a:02}+{b:02}=" * 12, "answer": str(b % 10)} for a in range(8) for b in range(8)]
+    probe.write_text(json.dumps({"name": "many", "samples": samples}))
+    done = subprocess.run(
+        [sys.executable, "-c", SHORT_OF_MEMORY, str(tiny_llama), str(probe), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "out of memory with" in done.stderr
+    assert int(done.stdout.split()[1]) < 10**6
