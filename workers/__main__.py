@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from neuroscan_farm.dispatch.devices import DeviceSet, available_cores, device_sets, pin
 from neuroscan_farm.dispatch.farm_records import Timings
 from neuroscan_farm.errors import NeuroscanError, RequestError
+from neuroscan_farm.planning.memory import parse_megabytes
 from neuroscan_farm.settings import Settings, load_settings
 from workers.config import WorkerConfig
 from workers.logs import log_to_stderr
@@ -44,12 +45,15 @@ def _device_sets(options: argparse.Namespace) -> list[DeviceSet]:
     cores = options.threads or available_cores()
     if options.devices is not None or options.memory_mb is not None:  # chosen already, by a supervisor
         devices = tuple(options.devices.split(",")) if options.devices is not None else None
-        return [DeviceSet(devices, tuple(options.memory_mb or ()), cores)]
+        memory_mb = tuple(options.memory_mb or ())
+        return [DeviceSet(devices, memory_mb, cores, _memory_limit(options), options.stream)]
     return device_sets(
         options.gpu_split,
         workers=options.workers,
         visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
         cores=cores,
+        memory_limit_mb=_memory_limit(options),
+        stream=options.stream,
     )
 
 
@@ -70,6 +74,8 @@ def _run_one(options: argparse.Namespace, device_set: DeviceSet) -> int:
         cache_bytes=int(options.cache_gb * _BYTES_PER_GB),
         grace_seconds=options.grace_seconds,
         log_level=options.log_level,
+        memory_limit_mb=device_set.memory_limit_mb,
+        stream=device_set.stream,
         timings=_timings(options),
     )
     return run_worker(config)
@@ -83,6 +89,10 @@ def _run_several(options: argparse.Namespace, sets: Sequence[DeviceSet]) -> int:
         command += ["--grace-seconds", str(options.grace_seconds), "--log-level", options.log_level]
         for field in dataclasses.fields(Timings):
             command += [_option(field.name), str(getattr(options, field.name))]
+        if device_set.memory_limit_mb is not None:
+            command += ["--memory-limit", str(device_set.memory_limit_mb)]
+        if device_set.stream:
+            command += ["--stream"]
         if options.name:
             command += ["--name", f"{options.name}-{number}"]
         # Not on the command line, which everybody on the machine can read: the URL may hold a password.
@@ -106,6 +116,8 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
     add("--gpu-split", action="append", default=[], help="megabytes per device: 22000,22000 or 22000;22000")
     add("--devices", help="this worker's entries of CUDA_VISIBLE_DEVICES, in place of --gpu-split")
     add("--memory-mb", type=_megabytes, help="most megabytes of weights on each of --devices")
+    add("--memory-limit", help="most memory of each worker's process: 700 (megabytes), 1.5GB (what is free)")
+    add("--stream", action="store_true", help="stream the layers even of a model that fits")
     add("--threads", type=int, help="CPU threads to share between the workers (all cores)")
     add("--cache-dir", default=str(settings.cache_dir), help="where boundaries are kept (%(default)s)")
     add("--cache-gb", type=float, default=settings.cache_gb, help="most gigabytes kept there (%(default)s)")
@@ -120,6 +132,12 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
         text = f"the farm's {field.name.replace('_', ' ')} time; the same for all its workers (%(default)s)"
         add(_option(field.name), dest=field.name, type=float, default=field.default, help=text)
     return parser
+
+
+def _memory_limit(options: argparse.Namespace) -> int | None:
+    return (
+        None if options.memory_limit is None else parse_megabytes(options.memory_limit, name="memory-limit")
+    )
 
 
 def _megabytes(text: str) -> tuple[int, ...]:

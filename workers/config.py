@@ -26,6 +26,8 @@ class WorkerConfig:
     cache_bytes: int
     grace_seconds: float = 20.0  # how long a worker that is asked to leave may go on with its present task
     log_level: str = "WARNING"
+    memory_limit_mb: int | None = None  # most megabytes of this process; None is what the machine has
+    stream: bool = False  # stream the layers even of a model that fits
     timings: Timings = field(default_factory=Timings)
 
     def to_plain(self) -> dict[str, Any]:

@@ -129,6 +129,8 @@ class _Engine:
         if self._warm is None:
             self._warm = WarmModel(
                 memory_mb=self._config.memory_mb,
+                memory_limit_mb=self._config.memory_limit_mb,
+                stream=self._config.stream,
                 threads=self._config.threads,
                 cache_dir=Path(self._config.cache_dir),
                 cache_bytes=self._config.cache_bytes,

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from filelock import Timeout
 
+from neuroscan_farm.cli.memory import megabytes_of, memory_of, shared_out
 from neuroscan_farm.cli.options import takes_request
 from neuroscan_farm.cli.progress import RunProgress, note
 from neuroscan_farm.coordinator.overview import find_run, lock_of, look_at, runs_in
 from neuroscan_farm.coordinator.prepare import Plan, check_versions, make_plan, prepare, wake
+from neuroscan_farm.dispatch.devices import DeviceSet, available_cores, device_sets
 from neuroscan_farm.domain.requests import AnalysisRequest
 from neuroscan_farm.errors import CancelledRun, NeuroscanError, RunError
 from neuroscan_farm.settings import Settings, load_settings
@@ -34,6 +36,20 @@ SplitOption = Annotated[
     typer.Option(
         "--gpu-split",
         help="Megabytes per device: 22000,22000 splits one worker's model over two, 22000;22000 is two workers.",
+    ),
+]
+LimitOption = Annotated[
+    str | None,
+    typer.Option(
+        "--memory-limit",
+        help="Most memory of each worker's process: 700 (megabytes), 1.5GB. Default is what is free. "
+        "A model that does not fit is streamed.",
+    ),
+]
+StreamOption = Annotated[
+    bool,
+    typer.Option(
+        "--stream", help="Stream the layers from disk, at most two in memory, even of a model that fits."
     ),
 ]
 BrokerOption = Annotated[str | None, typer.Option(help="Broker URL; default is NEUROSCAN_BROKER_URL.")]
@@ -58,14 +74,17 @@ def run(
     output: OutputOption = None,
     workers: WorkersOption = None,
     gpu_split: SplitOption = None,
+    memory_limit: LimitOption = None,
+    stream: StreamOption = False,
     top_k: TopOption = 10,
     as_json: JsonOption = False,
 ) -> None:
     """Carry out a request on this machine, with no broker; the same command again resumes."""
     settings = load_settings()
+    sets = _device_sets(workers, gpu_split, memory_limit, stream=stream)
     made = make_plan(request)
     directory = prepare(made, _root(made, output, settings), executor="local")
-    _carry_out(directory, settings, workers=workers, gpu_split=gpu_split, top_k=top_k, as_json=as_json)
+    _carry_out(directory, settings, sets, top_k=top_k, as_json=as_json)
 
 
 def submit(
@@ -82,21 +101,29 @@ def submit(
     _hand_over(directory, farm)
 
 
-def plan(request: AnalysisRequest, *, output: OutputOption = None, as_json: JsonOption = False) -> None:
+def plan(
+    request: AnalysisRequest,
+    *,
+    output: OutputOption = None,
+    workers: WorkersOption = None,
+    gpu_split: SplitOption = None,
+    memory_limit: LimitOption = None,
+    stream: StreamOption = False,
+    as_json: JsonOption = False,
+) -> None:
     """Say what a request comes to, without running it: tasks, shards, layer evaluations, memory and time."""
     from neuroscan_farm.planning.estimate import estimate
 
     settings = load_settings()
+    sets = _device_sets(workers, gpu_split, memory_limit, stream=stream)
     made = make_plan(request, fetch_weights=False)
     root = _root(made, output, settings)
     here = [RunDirectory.open(root)] if RunDirectory.exists(root) else []
     cost = estimate(request, made.facts, made.probes, made.shards, timed=[*here, *runs_in(settings.runs_dir)])
+    memory = memory_of(made.facts, request.engine, sets)
     if as_json:
-        print(
-            json.dumps(
-                {"schema_version": 1, "run_id": made.run_id, "directory": str(root), **cost.to_json_dict()}
-            )
-        )
+        head = {"schema_version": 1, "run_id": made.run_id, "directory": str(root)}
+        print(json.dumps({**head, **cost.to_json_dict(), **memory.to_json_dict()}))
         return
     tokens = f"{cost.tokens:,}{'' if cost.tokens_exact else ' (estimated from the text)'}"
     saved = cost.evaluations_naive / max(cost.evaluations_shared, 1)
@@ -116,6 +143,7 @@ def plan(request: AnalysisRequest, *, output: OutputOption = None, as_json: Json
         f"layer evaluations  {cost.evaluations_naive:,} naive, {cost.evaluations_shared:,} shared ({saved:.2f}x fewer)"
     )
     print(f"boundary cache     {cost.boundary_bytes / 1e6:,.1f} MB")
+    print(f"memory             {memory.why}")
     print(f"time               {seconds}")
 
 
@@ -123,6 +151,8 @@ def resume(
     run: RunArgument,
     workers: WorkersOption = None,
     gpu_split: SplitOption = None,
+    memory_limit: LimitOption = None,
+    stream: StreamOption = False,
     top_k: TopOption = 10,
     as_json: JsonOption = False,
     broker: BrokerOption = None,
@@ -134,7 +164,8 @@ def resume(
     if directory.executor() == "celery":
         _hand_over(directory, _farm(broker, settings))
         return
-    _carry_out(directory, settings, workers=workers, gpu_split=gpu_split, top_k=top_k, as_json=as_json)
+    sets = _device_sets(workers, gpu_split, memory_limit, stream=stream)
+    _carry_out(directory, settings, sets, top_k=top_k, as_json=as_json)
 
 
 def _farm(broker_url: str | None, settings: Settings) -> Broker:
@@ -163,23 +194,15 @@ def _root(made: Plan, output: Path | None, settings: Settings) -> Path:
 def _carry_out(
     directory: RunDirectory,
     settings: Settings,
+    sets: list[DeviceSet],
     *,
-    workers: int | None,
-    gpu_split: list[str] | None,
     top_k: int,
     as_json: bool,
 ) -> None:
     from neuroscan_farm.coordinator.drive import drive
-    from neuroscan_farm.dispatch.devices import available_cores, device_sets
     from neuroscan_farm.dispatch.local import LocalExecutor
     from neuroscan_farm.report.write import write_report
 
-    sets = device_sets(
-        gpu_split or [],
-        workers=workers,
-        visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
-        cores=available_cores(),
-    )
     try:
         lock = lock_of(directory.root).acquire()
     except Timeout:
@@ -191,7 +214,7 @@ def _carry_out(
         wake(directory, executor="local")
         note(f"run {directory.manifest.run_id} in {directory.root}")
         executor = LocalExecutor(
-            sets,
+            shared_out(sets, directory),
             cache_dir=settings.cache_dir,
             cache_bytes=int(settings.cache_gb * 1e9),
             log_level=settings.log_level,
@@ -219,6 +242,19 @@ def _carry_out(
     if overview.tasks_failed:
         note(f"{overview.tasks_failed} tasks failed; the report groups them by error")
         raise typer.Exit(3)
+
+
+def _device_sets(
+    workers: int | None, gpu_split: list[str] | None, memory_limit: str | None, *, stream: bool
+) -> list[DeviceSet]:
+    return device_sets(
+        gpu_split or [],
+        workers=workers,
+        visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
+        cores=available_cores(),
+        memory_limit_mb=megabytes_of(memory_limit),
+        stream=stream,
+    )
 
 
 def _duration(seconds: float) -> str:

@@ -28,10 +28,18 @@ class DeviceSet:
     devices: tuple[str, ...] | None  # entries of CUDA_VISIBLE_DEVICES; None leaves the environment as it is
     memory_mb: tuple[int, ...]  # most megabytes of weights per device, in their order; empty is no limit
     threads: int  # CPU threads of the worker
+    memory_limit_mb: int | None = None  # most megabytes of the worker's process; None is what the machine has
+    stream: bool = False  # stream the layers even of a model that fits
 
 
 def device_sets(
-    gpu_split: Sequence[str], *, workers: int | None, visible: str | None, cores: int
+    gpu_split: Sequence[str],
+    *,
+    workers: int | None,
+    visible: str | None,
+    cores: int,
+    memory_limit_mb: int | None = None,
+    stream: bool = False,
 ) -> list[DeviceSet]:
     """Return one device set for each worker.
 
@@ -40,6 +48,8 @@ def device_sets(
         workers: how many workers; None is one for each group of `gpu_split`, or one.
         visible: the value of CUDA_VISIBLE_DEVICES, or None.
         cores: CPU cores to share between the workers.
+        memory_limit_mb: most megabytes of each worker's process.
+        stream: whether the workers stream the layers even of a model that fits.
 
     Raises:
         RequestError: the text cannot be read, or asks for more devices than are visible.
@@ -50,7 +60,12 @@ def device_sets(
     count = workers if workers is not None else max(len(groups), 1)
     threads = max(1, cores // count)
     if not groups:
-        return [DeviceSet(None, (), threads) for _ in range(count)]
+        return [DeviceSet(None, (), threads, memory_limit_mb, stream) for _ in range(count)]
+    if stream and max(len(group) for group in groups) > 1:
+        raise RequestError(
+            f"gpu-split {';'.join(gpu_split)} splits a model over several devices, and --stream keeps it on one; "
+            "give one device to each worker, or leave --stream out"
+        )
     if len(groups) == 1:
         groups = groups * count
     if len(groups) != count:
@@ -75,7 +90,8 @@ def device_sets(
             raise RequestError(
                 f"gpu-split {';'.join(gpu_split)} names a device twice for one worker; name it once"
             )
-        sets.append(DeviceSet(tuple(devices), tuple(megabytes for _, megabytes in group), threads))
+        memory_mb = tuple(megabytes for _, megabytes in group)
+        sets.append(DeviceSet(tuple(devices), memory_mb, threads, memory_limit_mb, stream))
     return sets
 
 

@@ -80,6 +80,8 @@ class _Worker:
         if self._warm is None:
             self._warm = WarmModel(
                 memory_mb=self._settings.device_set.memory_mb,
+                memory_limit_mb=self._settings.device_set.memory_limit_mb,
+                stream=self._settings.device_set.stream,
                 threads=self._settings.device_set.threads,
                 cache_dir=self._settings.cache_dir,
                 cache_bytes=self._settings.cache_bytes,

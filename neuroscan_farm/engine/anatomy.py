@@ -1,13 +1,15 @@
 """What is inside a model: its list of decoder layers, and how a layer is called. Known here and nowhere else.
 
 Nothing is assumed of a family. The list is found by watching one forward pass: the list of the right length whose
-modules are called once each, in order. What the layers return is seen in the same pass.
+modules are called once each, in order. What the layers return is seen in the same pass, and whether they depend on
+the residual stream alone.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +18,13 @@ import torch
 from torch import nn
 
 from neuroscan_farm.domain.paths import LayerPath
+from neuroscan_farm.engine.independence import (
+    CallAside,
+    Visit,
+    arguments_by_name,
+    require_no_crossing_state,
+    require_no_place,
+)
 from neuroscan_farm.errors import GateError, ModelError
 
 _PLACE_NAMES = (
@@ -24,6 +33,13 @@ _PLACE_NAMES = (
     "layer_number",
     "layer_index",
 )  # under which modules know their place
+
+_DEPTH_NAMES = (
+    "num_hidden_layers",
+    "n_layer",
+    "n_layers",
+    "num_layers",
+)  # under which configs hold the depth
 
 # Options with which a layer computes constants from its place when it is made: a checkpoint made along another path
 # would compute others, so what is measured would not be what is exported.
@@ -44,8 +60,16 @@ class LayerCall:
             output = layer(residual, *self.positional, **self.named)
         else:
             output = layer(*self.positional, **{self.residual_name: residual}, **self.named)
-        after: torch.Tensor = output[0] if isinstance(output, tuple) else output
+        after: torch.Tensor = output[0] if isinstance(output, tuple | list) else output
         return after
+
+    def at_place(self, old: int, new: int) -> LayerCall:
+        """Return the same call, telling the layer that its place is `new`."""
+        positional = tuple(new if type(value) is int and value == old else value for value in self.positional)
+        named = {
+            name: new if type(value) is int and value == old else value for name, value in self.named.items()
+        }
+        return dataclasses.replace(self, positional=positional, named=named)
 
     @classmethod
     def split(cls, positional: tuple[Any, ...], named: dict[str, Any]) -> tuple[torch.Tensor, LayerCall]:
@@ -64,7 +88,8 @@ class Anatomy:
     owner: nn.Module  # the module that holds the list
     attribute: str  # the list's name in its owner
     layers: tuple[nn.Module, ...]
-    returns_tuple: bool
+    returns: type[Any]  # what a layer returns: torch.Tensor, tuple or list
+    extras: tuple[int, ...]  # of each layer, how many items follow the residual in what it returns
 
     @contextlib.contextmanager
     def intercepted(
@@ -76,7 +101,9 @@ class Anatomy:
         def stand_in(k: int) -> Callable[..., Any]:
             def forward(*positional: Any, **named: Any) -> Any:
                 residual = answer(k, positional, named)
-                return (residual,) if self.returns_tuple else residual
+                if self.returns is torch.Tensor:
+                    return residual
+                return self.returns((residual, *[None] * self.extras[k]))
 
             return forward
 
@@ -100,30 +127,53 @@ class Anatomy:
         it. Weights are shared; everything is put back.
         """
         depth = len(self.layers)
-        saved = []
-        configs = {id(m.config): m.config for m in self.model.modules() if hasattr(m, "config")}
-        for config in list(configs.values()):
-            text = getattr(config, "text_config", None)
-            if text is not None:
-                configs[id(text)] = text
-        for config in configs.values():
-            saved.append((config, dict(config.__dict__)))
+        saved = [(config, dict(config.__dict__)) for config in _configs(self.model)]
         try:
-            for config in configs.values():
-                name = getattr(config, "attribute_map", {}).get("num_hidden_layers", "num_hidden_layers")
-                for key, value in list(config.__dict__.items()):
-                    if key == name and value == depth:
+            for config, content in saved:
+                for key, value in content.items():
+                    if key in _DEPTH_NAMES and value == depth:
                         config.__dict__[key] = len(path)
                     elif isinstance(value, list | tuple) and len(value) == depth:
                         config.__dict__[key] = type(value)(value[k] for k in path)
             renumbered = [_at_place(self.layers[k], k, place) for place, k in enumerate(path)]
             setattr(self.owner, self.attribute, nn.ModuleList(renumbered))
-            yield self.model
+            with self._per_layer_inputs(path):
+                yield self.model
         finally:
             setattr(self.owner, self.attribute, nn.ModuleList(self.layers))
             for config, content in saved:
                 config.__dict__.clear()
                 config.__dict__.update(content)
+
+    @contextlib.contextmanager
+    def _per_layer_inputs(self, path: LayerPath) -> Iterator[None]:
+        """Re-order what a model computes for all layers at once, layer beside layer, before it runs them."""
+        depth = len(self.layers)
+        width = getattr(self.owner, "hidden_size_per_layer_input", None) or 0
+
+        def reorder(_: nn.Module, __: object, output: torch.Tensor) -> torch.Tensor:
+            return output.view(*output.shape[:-1], depth, width)[..., list(path), :].flatten(-2)
+
+        handles = [
+            part.register_forward_hook(reorder)
+            for part in self.owner.children()
+            if width
+            and depth * width in (getattr(part, "embedding_dim", None), getattr(part, "out_features", None))
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _configs(model: nn.Module) -> list[Any]:
+    configs = {id(part.config): part.config for part in model.modules() if hasattr(part, "config")}
+    for config in list(configs.values()):
+        text = getattr(config, "text_config", None)
+        if text is not None:
+            configs[id(text)] = text
+    return list(configs.values())
 
 
 def _at_place(module: nn.Module, old: int, new: int) -> nn.Module:
@@ -149,6 +199,7 @@ def find_anatomy(model: nn.Module, token_ids: torch.Tensor, *, depth: int) -> An
 
     Raises:
         ModelError: no list of `depth` layers is called once each in order; the family is not supported.
+        GateError: there is such a list, but its layers depend on more than the residual stream.
     """
     candidates = [
         (owner, attribute, tuple(modules))
@@ -156,32 +207,73 @@ def find_anatomy(model: nn.Module, token_ids: torch.Tensor, *, depth: int) -> An
         for attribute, modules in owner.named_children()
         if isinstance(modules, nn.ModuleList) and len(modules) == depth
     ]
-    calls: list[int] = []
-    kinds: dict[int, type] = {}
+    visits = _watch(model, {layer for _, _, layers in candidates for layer in layers}, token_ids)
+    found = []
+    for owner, attribute, layers in candidates:
+        own = [visit for visit in visits if visit.layer in layers]
+        returned = {visit.returned for visit in own}
+        if [visit.layer for visit in own] != list(layers):
+            missed = [
+                str(k) for k, layer in enumerate(layers) if not any(visit.layer is layer for visit in own)
+            ]
+            found.append(
+                f"{attribute}, of which {', '.join(missed)} are not called"
+                if own and missed
+                else f"{attribute}, called {len(own)} times"
+            )
+        elif len(returned) == 1 and returned <= {torch.Tensor, tuple, list}:
+            extras = tuple(visit.extras for visit in own)
+            anatomy = Anatomy(model, owner, attribute, layers, returns=returned.pop(), extras=extras)
+            family = f"{type(model).__name__} ({stack_of(layers)})"
+            require_no_crossing_state(family, own, _calls_aside(anatomy, token_ids))
+            require_no_place(family, layers, _configs(model), place_names=_PLACE_NAMES)
+            return anatomy
+        else:
+            found.append(f"{attribute}, returning {', '.join(sorted(kind.__name__ for kind in returned))}")
+    raise ModelError(
+        f"{type(model).__name__}: found no list of {depth} decoder layers that are called once each in order "
+        f"(lists of that length: {'; '.join(found) or 'none'}); this family is not supported"
+    )
 
-    def watch(module: nn.Module, _: object, output: object) -> None:
-        calls.append(id(module))
-        kinds[id(module)] = type(output)
 
-    watched = {id(layer): layer for _, _, layers in candidates for layer in layers}
-    handles = [layer.register_forward_hook(watch) for layer in watched.values()]
+def _watch(model: nn.Module, layers: set[nn.Module], token_ids: torch.Tensor) -> list[Visit]:
+    """Run the model once and return the visits to any of `layers`."""
+    visits: list[Visit] = []
+    entered: dict[nn.Module, tuple[torch.Tensor, LayerCall, dict[str, list[Any]]]] = {}
+
+    def enter(layer: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
+        residual, call = LayerCall.split(positional, named)
+        entered[layer] = residual, call, arguments_by_name(layer, call.positional, call.named)
+
+    def leave(layer: nn.Module, _: object, output: Any) -> None:
+        residual, call, arguments = entered.pop(layer)
+        several = isinstance(output, tuple | list)
+        after, extras = (output[0], len(output) - 1) if several else (output, 0)
+        visits.append(Visit(layer, residual, call, arguments, after, type(output), extras))
+
+    handles = [layer.register_forward_pre_hook(enter, with_kwargs=True) for layer in layers]
+    handles += [layer.register_forward_hook(leave) for layer in layers]
     try:
         attempt_forward(model, "its own forward", input_ids=token_ids, use_cache=False)
     finally:
         for handle in handles:
             handle.remove()
-    for owner, attribute, layers in candidates:
-        order = [id(layer) for layer in layers]
-        members = set(order)
-        if [call for call in calls if call in members] != order:
-            continue
-        seen = {kinds[call] for call in order}
-        if seen == {torch.Tensor} or seen == {tuple}:
-            return Anatomy(model, owner, attribute, layers, returns_tuple=seen == {tuple})
-    raise ModelError(
-        f"{type(model).__name__}: found no list of {depth} decoder layers that are called once each in order "
-        f"(lists of that length: {', '.join(name for _, name, _ in candidates) or 'none'}); this family is not supported"
-    )
+    return visits
+
+
+def _calls_aside(anatomy: Anatomy, token_ids: torch.Tensor) -> list[CallAside]:
+    """Run the model with its layers standing aside and return what each would be called with."""
+    calls: list[CallAside] = []
+
+    def keep(k: int, positional: tuple[Any, ...], named: dict[str, Any]) -> torch.Tensor:
+        residual, call = LayerCall.split(positional, named)
+        calls.append(CallAside(call, arguments_by_name(anatomy.layers[k], call.positional, call.named)))
+        return residual
+
+    with anatomy.intercepted(keep):
+        tried = "its own forward, with its layers standing aside,"
+        attempt_forward(anatomy.model, tried, input_ids=token_ids, use_cache=False)
+    return calls
 
 
 @contextlib.contextmanager

@@ -18,7 +18,13 @@ from transformers.utils import logging as transformers_logging
 
 from neuroscan_farm.domain.requests import EngineOptions
 from neuroscan_farm.engine.checkpoint import Checkpoint
-from neuroscan_farm.engine.lean_loading import build_skeleton, check_complete, load_resident, load_streamed
+from neuroscan_farm.engine.lean_loading import (
+    Skeleton,
+    build_skeleton,
+    check_complete,
+    load_resident,
+    load_streamed,
+)
 from neuroscan_farm.engine.streaming import LayerWeights, ResidentLayers
 from neuroscan_farm.errors import ModelError, WorkerError
 from neuroscan_farm.planning.machine_memory import available_bytes, process_bytes
@@ -149,16 +155,18 @@ def _load_within(
     room: _Room, folder: Path, options: EngineOptions, device: torch.device, *, stream: bool
 ) -> _Loaded:
     """Load the model on one device, by the way that the room asks for."""
-    if not (stream or room.bounded) and _surely_fits(room, folder, options, device):
+    fits = not stream and _surely_fits(room, folder, options, device)
+    if fits and not room.bounded:
         return _Loaded(_load_by_transformers(folder, options, device, ()))
-    arguments: dict[str, Any] = {"trust_remote_code": options.trust_remote_code}
-    if options.attention != "auto":
-        arguments["attn_implementation"] = options.attention
-    checkpoint = Checkpoint(folder)
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=options.trust_remote_code)
-        dtype = _dtype(options, device, config, checkpoint)
-        skeleton = build_skeleton(config, checkpoint, dtype=dtype, arguments=arguments)
+        skeleton = _skeleton(folder, options, device)
+    except ModelError as error:
+        if not fits:
+            raise
+        log.info("model %s: loaded by transformers: %s", folder, error)
+        model = _load_by_transformers(folder, options, device, ())
+        return _Loaded(model, work_bytes=_work_bytes(room, 0, device))
+    try:
         choice = choose(
             skeleton.sizes,
             room_bytes=room.room_bytes,
@@ -166,21 +174,33 @@ def _load_within(
             forced=stream,
             option=room.option,
         )
-        layers: LayerWeights = ResidentLayers()
-        if choice.streamed:
-            _check_host(room, skeleton.sizes, device)
-            model, layers = load_streamed(skeleton, device)
-        else:
+        if not choice.streamed:
             model = load_resident(skeleton, device)
-            checkpoint.close()
+            skeleton.checkpoint.close()
+            work_bytes = _work_bytes(room, 0, device) if room.bounded else None
+            return _Loaded(model, work_bytes=work_bytes, memory=choice.why)
+        _check_host(room, skeleton.sizes, device)
+        model, layers = load_streamed(skeleton, device)
     except WorkerError as error:
         raise WorkerError(f"model {folder}: {error}") from error
     except _LOADING_ERRORS as error:
         raise ModelError(f"model {folder}: cannot be loaded: {_in_one_line(error)}") from error
     log.info("model %s: %s", folder, choice.why)
-    return _Loaded(
-        model, layers, _work_bytes(room, skeleton.sizes, device, streamed=bool(choice.streamed)), choice.why
-    )
+    coming = skeleton.sizes.slots_bytes + skeleton.sizes.conversion_bytes
+    return _Loaded(model, layers, _work_bytes(room, coming, device), choice.why)
+
+
+def _skeleton(folder: Path, options: EngineOptions, device: torch.device) -> Skeleton:
+    arguments: dict[str, Any] = {"trust_remote_code": options.trust_remote_code}
+    if options.attention != "auto":
+        arguments["attn_implementation"] = options.attention
+    checkpoint = Checkpoint(folder)
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=options.trust_remote_code)
+        dtype = _dtype(options, device, config, checkpoint)
+        return build_skeleton(config, checkpoint, dtype=dtype, arguments=arguments)
+    except _LOADING_ERRORS as error:
+        raise ModelError(f"model {folder}: cannot be loaded: {_in_one_line(error)}") from error
 
 
 def _load_by_transformers(
@@ -231,12 +251,11 @@ def _check_host(room: _Room, sizes: ModelSizes, device: torch.device) -> None:
         )
 
 
-def _work_bytes(room: _Room, sizes: ModelSizes, device: torch.device, *, streamed: bool) -> int | None:
-    """Return what the executor may use, now that everything that stays is loaded."""
-    if room.room_bytes is None or not (streamed or room.bounded):
+def _work_bytes(room: _Room, coming: int, device: torch.device) -> int | None:
+    """Return what the executor may use, now that all is loaded but `coming` bytes of this process's memory."""
+    if room.room_bytes is None:
         return None
     if device.type == "cpu":
-        coming = sizes.slots_bytes + sizes.conversion_bytes if streamed else 0
         left = room.room_bytes - process_bytes() - coming
     else:
         left = room.room_bytes - int(torch.cuda.memory_allocated(device))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -51,20 +52,26 @@ class Calibration:
         return self._tokens
 
     def measure(self, run: Callable[[int], object], unit_tokens: int, device: torch.device) -> None:
-        """Time `run(copies)`, one call of a layer, for growing stacks, and keep the best size."""
+        """Time `run(copies)`, one call of a layer, for stacks of growing size in turn, and keep the best size."""
         per_token: dict[int, float] = {}
-        copies = 1
-        run(1)
-        while copies == 1 or copies * unit_tokens <= _MOST_TOKENS.get(device.type, 8_192):
-            try:
-                seconds = min(_timed(run, copies, device) for _ in range(_ROUNDS))
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                release(device)
-                break
-            per_token[copies * unit_tokens] = seconds / (copies * unit_tokens)
-            copies *= 2
+        sizes = [1]
+        while 2 * sizes[-1] * unit_tokens <= _MOST_TOKENS.get(device.type, 8_192):
+            sizes.append(2 * sizes[-1])
+        for round_number in range(_ROUNDS + 1):  # in turn, so that a noisy machine is noisy for all of them
+            for copies in list(sizes):
+                tokens = copies * unit_tokens
+                try:
+                    seconds = _timed(run, copies, device)
+                except Exception as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    release(device)
+                    sizes = [size for size in sizes if size < copies]
+                    break
+                if round_number:  # the first one warms up
+                    per_token[tokens] = min(per_token.get(tokens, math.inf), seconds / tokens)
+        fitting = {size * unit_tokens for size in sizes}
+        per_token = {tokens: cost for tokens, cost in per_token.items() if tokens in fitting}
         if per_token:
             best = min(per_token.values())
             self._keep(

@@ -57,7 +57,7 @@ class ResidentLayers:
 _HARMLESS = {
     "shape", "dtype", "device", "layout", "ndim", "size", "numel", "dim", "stride", "element_size", "itemsize", "nbytes",
     "is_meta", "is_cpu", "is_cuda", "is_sparse", "is_quantized", "is_leaf", "is_contiguous", "is_floating_point",
-    "is_complex", "requires_grad", "requires_grad_", "grad", "grad_fn",
+    "is_complex", "requires_grad", "requires_grad_", "grad", "grad_fn", "__repr__",
 }  # fmt: skip
 
 
@@ -86,10 +86,6 @@ class AbsentWeight(nn.Parameter):
             )
         with torch._C.DisableTorchFunctionSubclass():
             return func(*args, **(kwargs or {}))
-
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
-        del tensor_contents
-        return f"AbsentWeight({list(self.shape)}, {self.dtype})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,3 +147,17 @@ def test_an_unpinned_worker_keeps_the_devices_it_was_given() -> None:
 
 def test_there_is_a_core() -> None:
     assert available_cores() >= 1
+
+
+def test_every_worker_is_told_its_memory_limit_and_whether_to_stream() -> None:
+    for split in ([], ["1000;1000"]):
+        both = device_sets(split, workers=2, visible=None, cores=2, memory_limit_mb=700, stream=True)
+        assert [(one.memory_limit_mb, one.stream) for one in both] == [(700, True)] * 2
+    assert (sets()[0].memory_limit_mb, sets()[0].stream) == (None, False)
+
+
+def test_streaming_over_several_devices_is_refused() -> None:
+    with pytest.raises(
+        RequestError, match="gpu-split 1000;1000,1000 splits a model over several devices, and --stream"
+    ):
+        device_sets(["1000;1000,1000"], workers=None, visible=None, cores=2, stream=True)

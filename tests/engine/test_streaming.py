@@ -21,6 +21,7 @@ from neuroscan_farm.engine.loading import LoadedModel, load
 from neuroscan_farm.engine.replay import prepare
 from neuroscan_farm.engine.streaming import ResidentLayers, StreamedLayers
 from neuroscan_farm.errors import ModelError, WorkerError
+from neuroscan_farm.planning.memory import LEAST_WORK_BYTES
 from tests.tiny_models import FAMILIES, make_tiny
 
 ROOT = Path(__file__).parents[2]
@@ -226,6 +227,37 @@ def test_a_quantized_checkpoint_is_refused(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match="quantized checkpoints cannot be streamed"):
         load(folder, OPTIONS, stream=True)
+
+
+def test_what_cannot_be_streamed_stays_in_memory_where_it_fits(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_list(*_: object, **__: object) -> None:
+        raise ModelError("found no list")
+
+    monkeypatch.setattr("neuroscan_farm.engine.loading.build_skeleton", no_list)
+    bounded = load(tiny_llama, OPTIONS, memory_limit_mb=100_000)
+    assert isinstance(bounded.layers, ResidentLayers)
+    assert bounded.work_bytes
+    with pytest.raises(ModelError, match="found no list"):
+        load(tiny_llama, OPTIONS, memory_limit_mb=100)
+
+
+def test_a_model_that_does_not_fit_in_what_is_free_is_streamed_unasked(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load(tiny_llama, OPTIONS).model
+    size = sum(parameter.numel() * 4 for parameter in model.parameters())
+    least = LEAST_WORK_BYTES + size - 1
+    monkeypatch.setattr("neuroscan_farm.engine.loading.process_bytes", lambda: 0)
+    monkeypatch.setattr("neuroscan_farm.engine.loading.available_bytes", lambda: least)
+    loaded = load(tiny_llama, OPTIONS)
+    assert isinstance(loaded.layers, StreamedLayers)
+    assert "do not fit in" in loaded.memory
+    assert torch.equal(logits_of(loaded.model), logits_of(model))
+    loaded.layers.close()
+    monkeypatch.setattr("neuroscan_farm.engine.loading.available_bytes", lambda: 2 * least)
+    assert isinstance(load(tiny_llama, OPTIONS).layers, ResidentLayers)
 
 
 def test_streaming_and_a_split_over_several_devices_exclude_each_other(tiny_llama: Path) -> None:
