@@ -10,13 +10,21 @@ from neuroscan_farm.domain.identity import content_digest
 from neuroscan_farm.engine.boundaries import Boundaries, BoundaryCache
 from neuroscan_farm.engine.lanes import Inputs, Lane
 from neuroscan_farm.engine.streaming import LayerWeights
+from neuroscan_farm.engine.sweep import run_unit
 
 
 class Baseline:
     """Runs the untouched model layer by layer, by the same lane as every other path."""
 
     def __init__(
-        self, lane: Lane, *, depth: int, weights: LayerWeights, cache: BoundaryCache, key: Mapping[str, Any]
+        self,
+        lane: Lane,
+        *,
+        depth: int,
+        weights: LayerWeights,
+        cache: BoundaryCache,
+        key: Mapping[str, Any],
+        most_tokens: int | None,
     ) -> None:
         """Bind the baseline to a model.
 
@@ -26,12 +34,14 @@ class Baseline:
             weights: where the layers' weights are.
             cache: the machine's cache.
             key: everything but the prompts that the numbers depend on.
+            most_tokens: what memory is known to be enough for in one call of a layer; None is no bound.
         """
         self._lane = lane
         self._depth = depth
         self._weights = weights
         self._cache = cache
         self._key = dict(key)
+        self._most_tokens = most_tokens
 
     def boundaries(self, batches: Sequence[Inputs]) -> list[Boundaries]:
         """Return the boundaries of each batch, from the machine's cache or by running what is missing.
@@ -66,7 +76,9 @@ class Baseline:
             for k in range(self._depth if units else 0):
                 self._weights.ensure(k, k + 1 if k + 1 < self._depth else None)
                 for key in units:
-                    units[key] = self._lane.run(missing[key], k, units[key], 1)
+                    units[key] = run_unit(
+                        self._lane, missing[key], k, units[key], most_tokens=self._most_tokens
+                    )
                     writers[key].append(units[key])
         found.update({key: writer.boundaries for key, writer in writers.items()})
         return [boundaries for key in keys if (boundaries := found[key]) is not None]

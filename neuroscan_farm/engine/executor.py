@@ -23,7 +23,7 @@ from neuroscan_farm.engine.anatomy import Anatomy
 from neuroscan_farm.engine.baseline import Baseline
 from neuroscan_farm.engine.boundaries import BoundaryCache
 from neuroscan_farm.engine.heads import Heads
-from neuroscan_farm.engine.lanes import GeneralLane, Lane, layer_kinds
+from neuroscan_farm.engine.lanes import GeneralLane, Lane, layer_kinds, layer_token_bytes
 from neuroscan_farm.engine.loading import LoadedModel
 from neuroscan_farm.engine.micro_batches import Calibration, MicroBatches
 from neuroscan_farm.engine.prompts import Batch
@@ -87,7 +87,14 @@ class Executor:
             "engine": ENGINE_VERSION,
         }
         self._calibration = Calibration(calibrations, circumstances)
-        self._micro = MicroBatches(self._calibration)
+        work_bytes = loaded.work_bytes
+        self._micro = MicroBatches(
+            self._calibration,
+            most_tokens=None
+            if work_bytes is None
+            else max(1, work_bytes // 2 // layer_token_bytes(anatomy.layers)),
+        )
+        self._units_bytes = _UNITS_BYTES if work_bytes is None else work_bytes // 2
         self._kinds = layer_kinds(anatomy.layers)
         self._heads = Heads(anatomy)
         self._baseline = Baseline(
@@ -96,6 +103,7 @@ class Executor:
             weights=loaded.layers,
             cache=cache,
             key=circumstances,
+            most_tokens=self._micro.most_tokens,
         )
 
     def calibrate(self, batches: Sequence[Batch]) -> None:
@@ -112,6 +120,7 @@ class Executor:
             lambda copies: self.lane.run(inputs, middle, torch.cat([inputs.embedded] * copies), copies),
             inputs.embedded.shape[:-1].numel(),
             self.loaded.device,
+            most_tokens=self._micro.most_tokens,
         )
 
     def measure(
@@ -201,12 +210,12 @@ class Executor:
         if not self.loaded.layers.streamed:
             return [[number] for number in range(len(batches))]
         groups: list[list[int]] = []
-        budget, room = self.loaded.work_bytes or _UNITS_BYTES, 0
+        room = 0
         for number, batch in enumerate(batches):
             needed = batch.token_ids.numel() * self._token_bytes * (paths + 1)
             if not groups or needed > room:
                 groups.append([])
-                room = budget
+                room = self._units_bytes
             groups[-1].append(number)
             room -= needed
         return groups
@@ -218,7 +227,7 @@ class Executor:
         inputs = [self.lane.inputs(batch.token_ids.to(self.loaded.device)) for batch in batches]
         boundaries = self._baseline.boundaries(inputs)
         units_bytes = sum(one.embedded.nbytes for one in inputs)
-        together = max(1, (self.loaded.work_bytes or _UNITS_BYTES) // units_bytes - 1)
+        together = max(1, self._units_bytes // units_bytes - 1)
         pieces = max(math.ceil(len(paths) / together), min(self._devices, len(paths)))
         for piece in range(pieces):
             share = paths[piece * len(paths) // pieces : (piece + 1) * len(paths) // pieces]

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own custom
 
-from neuroscan_farm.engine.layer_shapes import MLP, Attention, LayerShape, Norm, Projection, normed
+from neuroscan_farm.engine.layer_shapes import MLP, Attention, LayerShape, Projection
+from neuroscan_farm.engine.norms import Norm, normed
 from neuroscan_farm.engine.products import linear
 from neuroscan_farm.engine.shared_prefix import Layout
 
@@ -162,7 +163,9 @@ def _attend(
         return gathered.reshape(*asking.shape[:-1], -1)
     of_prefix = _attention(
         attention,
-        *(layout.heads_of_prefix(part) for part in (query, key, value)),
+        layout.heads_of_prefix(query),
+        layout.heads_of_prefix(key),
+        layout.heads_of_prefix(value),
         masks.prefix,
         causal=masks.causal,
     ).transpose(1, 2)
@@ -177,7 +180,7 @@ def _heads(
     out = linear(x, projection.weight, projection.bias)
     if norm is not None and not attention.norm_by_head:
         out = normed(norm, out)
-    out = out.unflatten(-1, (-1, attention.head_dim))
+    out = out.view(*out.shape[:-1], -1, attention.head_dim)
     if norm is not None and attention.norm_by_head:
         out = normed(norm, out)
     return out if rotary is None or not attention.rotated else _rotated(out, rotary, attention.interleaved)

@@ -156,6 +156,19 @@ def layer_kinds(layers: Sequence[torch.nn.Module]) -> list[str]:
     ]
 
 
+def layer_token_bytes(layers: Sequence[torch.nn.Module]) -> int:
+    """Return about how many bytes one token takes while the largest layer runs: what its weights put out, and copies."""
+
+    def of(layer: torch.nn.Module) -> int:
+        return sum(
+            sum(parameter.shape[-2:]) * parameter.element_size()
+            for parameter in layer.parameters()
+            if parameter.dim() > 1
+        )
+
+    return max(map(of, layers))
+
+
 def _mixes_rows(layer: torch.nn.Module) -> bool:
     """Whether a layer routes tokens to experts, so that the shapes inside depend on the other rows of the stack."""
     words = ("expert", "router", "moe")

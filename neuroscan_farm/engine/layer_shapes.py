@@ -8,43 +8,20 @@ what its layer computes is not known here: that is proven on the model at hand (
 
 from __future__ import annotations
 
-import copy
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own custom
 from torch import nn
 
+from neuroscan_farm.engine.norms import Norm, recognise_norm
 from neuroscan_farm.engine.products import ACTIVATIONS, QuickLinear
 
 
 class Unrecognised(Exception):
     """A layer has a part that is not understood; the message names it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Norm:
-    """A normalisation over the last dimension."""
-
-    module: nn.Module
-    centred: bool  # whether the mean is subtracted: LayerNorm, not RMSNorm
-    offset: float  # what is added to the weight
-    eps: float
-
-    @property
-    def weight(self) -> torch.Tensor | None:
-        """The weight as it is now."""
-        weight: torch.Tensor | None = getattr(self.module, "weight", None)
-        return weight
-
-    @property
-    def bias(self) -> torch.Tensor | None:
-        """The bias as it is now."""
-        bias: torch.Tensor | None = getattr(self.module, "bias", None)
-        return bias
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +48,7 @@ class Projection:
 
     def _rows(self, tensor: torch.Tensor) -> torch.Tensor:
         if self.heads is not None:
-            return tensor.unflatten(0, (self.heads, 3, -1))[:, self.first].flatten(0, 1)
+            return tensor.reshape(self.heads, 3, -1, *tensor.shape[1:])[:, self.first].flatten(0, 1)
         return tensor if self.last is None else tensor[self.first : self.last]
 
 
@@ -190,13 +167,17 @@ def recognise(layer: nn.Module) -> LayerShape:
         raise Unrecognised(f"norms {', '.join(sorted(names)) or 'of no known name'}")
     if getattr(layer, "do_layer_norm_before", True) is False:
         raise Unrecognised("norms of the residual stream itself")
-    norms = [None if name is None else _norm(getattr(layer, name), used) for name in _NORMS[names]]
-    parallel = bool(getattr(layer, "use_parallel_residual", False)) or len(names) == 1
+    before_attention, after_attention, before_mlp, after_mlp = (
+        None if name is None else _norm(getattr(layer, name), used) for name in _NORMS[names]
+    )
     shape = LayerShape(
         attention,
         mlp,
-        *norms,
-        parallel=parallel,
+        before_attention,
+        after_attention,
+        before_mlp,
+        after_mlp,
+        parallel=bool(getattr(layer, "use_parallel_residual", False)) or len(names) == 1,
         residual_scale=float(getattr(layer, "residual_multiplier", 1.0)),
     )
     known = {id(module) for module in used}
@@ -360,60 +341,8 @@ def _activation_kind(activation: Callable[[torch.Tensor], torch.Tensor]) -> str:
 
 
 def _norm(module: nn.Module, used: list[nn.Module]) -> Norm:
-    """Recognise a norm by what a twin of it with weights of its own makes of small numbers."""
     used.append(module)
-    sizes = {name: parameter.shape for name, parameter in module.named_parameters()}
-    eps = next(
-        (
-            value
-            for name in ("variance_epsilon", "eps", "epsilon")
-            if isinstance(value := getattr(module, name, 0), float)
-        ),
-        None,
-    )
-    if not set(sizes) <= {"weight", "bias"} or any(len(size) != 1 for size in sizes.values()) or eps is None:
+    found = recognise_norm(module)
+    if found is None:
         raise Unrecognised(f"the norm {type(module).__name__}")
-    generator = torch.Generator().manual_seed(0)
-    twin = copy.copy(module)
-    twin.__dict__ = {**module.__dict__, "_forward_hooks": {}, "_forward_pre_hooks": {}}
-    twin._parameters = {**module._parameters}
-    for name, size in sizes.items():
-        twin._parameters[name] = nn.Parameter(
-            torch.rand(size, generator=generator) + 0.5, requires_grad=False
-        )
-    width = (
-        next(iter(sizes.values()))[0] if sizes else int(_last_of(getattr(module, "normalized_shape", (64,))))
-    )
-    x = torch.randn(3, width, generator=generator) * 0.01 + 0.005  # small enough for eps to show
-    with torch.inference_mode():
-        theirs = type(module).forward(twin, x)
-        for centred, offset in ((False, 0.0), (False, 1.0), (True, 0.0)):
-            candidate = Norm(twin, centred, offset, eps)
-            if torch.allclose(normed(candidate, x), theirs, rtol=1e-4, atol=1e-5):
-                return Norm(module, centred, offset, eps)
-    raise Unrecognised(f"the norm {type(module).__name__}")
-
-
-def _last_of(shape: Any) -> Any:
-    return shape[-1] if isinstance(shape, tuple | list) else shape
-
-
-def normed(norm: Norm, x: torch.Tensor) -> torch.Tensor:
-    """Return `x` [..., width], normalised; narrow floats are summed in float32."""
-    weight, bias = norm.weight, norm.bias
-    if norm.offset and weight is not None:
-        weight = weight.to(x.dtype) + norm.offset
-    if norm.centred:
-        return F.layer_norm(x, x.shape[-1:], _as(weight, x), _as(bias, x), norm.eps)
-    if x.device.type != "cpu" or x.dtype != torch.float32:
-        out = F.rms_norm(x, x.shape[-1:], _as(weight, x), norm.eps)
-    else:  # fewer passes over memory than torch's own
-        scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        scale = scale.square_().div_(x.shape[-1]).add_(norm.eps).rsqrt_()
-        out = x * scale
-        out = out if weight is None else out.mul_(weight)
-    return out if bias is None else out + _as(bias, x)
-
-
-def _as(tensor: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor | None:
-    return None if tensor is None else tensor.to(like.dtype)
+    return found

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -51,11 +52,19 @@ class Calibration:
         """The best number of tokens in a micro-batch; None before it was measured."""
         return self._tokens
 
-    def measure(self, run: Callable[[int], object], unit_tokens: int, device: torch.device) -> None:
+    def measure(
+        self,
+        run: Callable[[int], object],
+        unit_tokens: int,
+        device: torch.device,
+        *,
+        most_tokens: int | None = None,
+    ) -> None:
         """Time `run(copies)`, one call of a layer, for stacks of growing size in turn, and keep the best size."""
         per_token: dict[int, float] = {}
         sizes = [1]
-        while 2 * sizes[-1] * unit_tokens <= _MOST_TOKENS.get(device.type, 8_192):
+        most = min(_MOST_TOKENS.get(device.type, 8_192), most_tokens or sys.maxsize)
+        while 2 * sizes[-1] * unit_tokens <= most:
             sizes.append(2 * sizes[-1])
         for round_number in range(_ROUNDS + 1):  # in turn, so that a noisy machine is noisy for all of them
             for copies in list(sizes):
@@ -112,14 +121,21 @@ class Calibration:
 class MicroBatches:
     """How many units of a batch may share a call."""
 
-    def __init__(self, calibration: Calibration) -> None:
+    def __init__(self, calibration: Calibration, *, most_tokens: int | None = None) -> None:
+        """Bind micro-batches to a calibration.
+
+        Args:
+            calibration: what was measured on this machine.
+            most_tokens: what the memory that the worker may use is enough for; None is no bound.
+        """
         self._calibration = calibration
+        self.most_tokens = most_tokens
         self._admitted: dict[tuple[object, int], bool] = {}
         self._most: dict[object, int] = {}  # where memory ran out, by the unit's shape
 
     def copies(self, shape: torch.Size, unit_tokens: int, pending: int) -> int:
         """Return how many of `pending` units to stack: a power of two, at least 1."""
-        tokens = self._calibration.tokens or unit_tokens
+        tokens = min(self._calibration.tokens or unit_tokens, self.most_tokens or sys.maxsize)
         most = min(pending, max(tokens // unit_tokens, 1), self._most.get(shape, pending))
         return 1 << (most.bit_length() - 1)
 

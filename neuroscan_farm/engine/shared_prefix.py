@@ -50,7 +50,8 @@ class Layout:
 
     def ends(self, packed: torch.Tensor) -> torch.Tensor:
         """Take the last token's rows out of [copies, rows, width]: [copies, samples, width]."""
-        return packed[:, self.prefix :].unflatten(1, (self.samples, self.own))[:, :, -1]
+        own = packed[:, self.prefix :].reshape(len(packed), self.samples, self.own, -1)
+        return own[:, :, -1]
 
     def heads_of_prefix(self, packed: torch.Tensor) -> torch.Tensor:
         """Give the prefix of [copies, rows, heads, width] as attention reads it: [copies, heads, prefix, width]."""

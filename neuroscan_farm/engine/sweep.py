@@ -176,24 +176,19 @@ class Wave:
             group = pending[:copies]
             on_step(group[0])
             try:
-                after: torch.Tensor | Failure = self._call(
-                    inputs, layer, self._gather(travel, group), copies, kind
-                )
+                after: torch.Tensor | Failure = self._call(travel, layer, group, kind)
             except (NeuroscanError, OSError):  # weights or boundaries cannot be read: no path's fault
                 raise
             except Exception as error:
-                if is_out_of_memory(error):
-                    release(inputs.embedded.device)
-                    if copies > 1:
+                if copies > 1:
+                    if is_out_of_memory(error):
+                        release(inputs.embedded.device)
                         self._micro.ran_out(shape, tokens, copies)
-                        continue
-                    after = self._in_halves(travel, layer, group[0], last)
-                elif copies > 1:  # one of them failed, perhaps: each alone, for the rest of this visit
-                    alone = True
+                    else:  # one of them failed, perhaps: each alone, for the rest of this visit
+                        alone = True
                     continue
-                else:
-                    log.warning("layer %d failed on a path", layer, exc_info=True)
-                    after = Failure(f"{type(error).__name__}: {error}")
+                log.warning("layer %d failed on a path", layer, exc_info=True)
+                after = Failure(f"{type(error).__name__}: {error}")
             for position, node in enumerate(group):
                 place = after if isinstance(after, Failure) else _Place(after, copies, position)
                 self._keep(travel, node, place, last)
@@ -217,44 +212,17 @@ class Wave:
         )
         return first if as_they_are else torch.cat([place.unit() for place in places])
 
-    def _call(
-        self, inputs: Inputs, layer: int, stack: torch.Tensor, copies: int, kind: _Kind
-    ) -> torch.Tensor:
-        run = self._lane.run_last if kind[2] else self._lane.run
+    def _call(self, travel: _Travel, layer: int, group: Sequence[int], kind: _Kind) -> torch.Tensor:
+        inputs, copies, last = travel.job.inputs, len(group), kind[2]
+        stack = self._gather(travel, group)
+        if copies == 1:
+            return run_unit(self._lane, inputs, layer, stack, last=last, most_tokens=self._micro.most_tokens)
+        run = self._lane.run_last if last else self._lane.run
         if self._micro.admitted(kind, copies):
             return run(inputs, layer, stack, copies)
         alone = torch.cat([run(inputs, layer, unit, 1) for unit in stack.chunk(copies)])
         self._micro.admit(kind, copies, same_bits(run(inputs, layer, stack, copies), alone))
         return alone
-
-    def _in_halves(self, travel: _Travel, layer: int, node: int, last: bool) -> torch.Tensor | Failure:
-        """Run a unit that does not fit, half of its samples at a time, down to single ones."""
-        inputs = travel.job.inputs
-
-        def run(inputs: Inputs, unit: torch.Tensor) -> torch.Tensor:
-            try:
-                return (self._lane.run_last if last else self._lane.run)(inputs, layer, unit, 1)
-            except Exception as error:
-                if not is_out_of_memory(error) or len(inputs.token_ids) == 1:
-                    raise
-            release(unit.device)
-            first, second = self._lane.halves(inputs)
-            units = self._lane.split(inputs, unit)
-            return self._lane.join(inputs, run(first, units[0]), run(second, units[1]))
-
-        log.warning(
-            "out of memory with one batch of %d samples; going on with parts of it (on a GPU, rows may differ in their "
-            "last bits; a smaller --batch-size avoids that)",
-            len(inputs.token_ids),
-        )
-        try:
-            return run(inputs, self._gather(travel, [node]))
-        except Exception as error:
-            if not is_out_of_memory(error):
-                return Failure(f"{type(error).__name__}: {error}")
-            return Failure(
-                f"out of memory: one sample of {inputs.token_ids.shape[1]} tokens does not fit in layer {layer} ({error})"
-            )
 
     def _keep(self, travel: _Travel, node: int, place: _Place | Failure, last: bool) -> None:
         """Keep what a node has come to, and drop its parent's unit when no other visit waits for it."""
@@ -268,6 +236,54 @@ class Wave:
             travel.waiting[parent] -= 1
             if not travel.waiting[parent]:
                 del travel.places[parent]
+
+
+def run_unit(
+    lane: Lane,
+    inputs: Inputs,
+    k: int,
+    unit: torch.Tensor,
+    *,
+    last: bool = False,
+    most_tokens: int | None = None,
+) -> torch.Tensor:
+    """Run layer k on one unit, or its end; where that does not fit in memory, half of its samples at a time.
+
+    Args:
+        lane: how a layer is run.
+        inputs: the batch.
+        k: the layer.
+        unit: what it is run on.
+        last: whether only the end is wanted.
+        most_tokens: what memory is known to be enough for.
+
+    Raises:
+        MemoryError: a single sample does not fit.
+    """
+    run = lane.run_last if last else lane.run
+    tokens = unit.shape[:-1].numel()
+    single = len(inputs.token_ids) == 1
+    if single or not lane.stackable(inputs) or tokens <= (most_tokens or tokens):
+        try:
+            return run(inputs, k, unit, 1)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            if single:
+                raise MemoryError(
+                    f"one sample of {tokens} tokens does not fit in layer {k} ({error})"
+                ) from error
+        release(unit.device)
+        log.warning(
+            "out of memory with %d samples of one batch; going on with half of them at a time (on a GPU, rows may "
+            "differ in their last bits; a smaller --batch-size avoids that)",
+            len(inputs.token_ids),
+        )
+    halves = [
+        run_unit(lane, half, k, part, last=last, most_tokens=most_tokens)
+        for half, part in zip(lane.halves(inputs), lane.split(inputs, unit), strict=True)
+    ]
+    return lane.join(inputs, halves[0], halves[1])
 
 
 def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -234,7 +234,9 @@ def test_one_sample_that_does_not_fit_is_an_outcome_with_the_numbers(
     rows = list(executor_of(loaded, tmp_path, lane).measure(tasks_of(GRID), batches))
     errors = [row for row in rows if row.outcome is Outcome.ERROR]
     assert errors
-    assert all("one sample of" in str(row.detail) and "layer 4" in str(row.detail) for row in errors)
+    assert all(
+        "MemoryError: one sample of" in str(row.detail) and "layer 4" in str(row.detail) for row in errors
+    )
     assert {row.task_id for row in rows if row.outcome is Outcome.OK} == {
         task.task_id for task in tasks_of(GRID) if 4 not in task.path.layers[task.path.shared_prefix() :]
     }
