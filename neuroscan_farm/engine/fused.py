@@ -216,15 +216,22 @@ class Offer(NamedTuple):
     reason: str
 
 
-def fused_lane(anatomy: Anatomy, *, residual_dtype: torch.dtype | None = None) -> Offer:
+def fused_lane(
+    anatomy: Anatomy,
+    *,
+    residual_dtype: torch.dtype | None = None,
+    ensure: Callable[[int], None] = lambda k: None,
+) -> Offer:
     """Offer a fused lane for a model whose every layer has a known shape; it is yet to be proven.
 
     Args:
         anatomy: the model.
         residual_dtype: keep the residual stream in this dtype, such as float32 where weights are bfloat16.
+        ensure: called with each layer's number before it is looked at, in order: where weights come and go.
     """
     shapes = []
     for k, layer in enumerate(anatomy.layers):
+        ensure(k)
         try:
             shapes.append(recognise(layer))
         except Unrecognised as error:

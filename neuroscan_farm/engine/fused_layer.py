@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own custom
+from torch.nn import functional
 
 from neuroscan_farm.engine.layer_shapes import MLP, Attention, LayerShape, Projection
 from neuroscan_farm.engine.norms import Norm, normed
@@ -224,7 +224,7 @@ def _attention(
         mask = mask.repeat(len(query) // mask.shape[0], 1, 1, 1)
     grouped = attention.kv_heads != attention.heads
     if attention.softcap is None:
-        return F.scaled_dot_product_attention(
+        return functional.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, is_causal=causal, scale=attention.scale, enable_gqa=grouped
         )
     if grouped:

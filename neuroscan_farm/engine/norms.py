@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own custom
 from torch import nn
+from torch.nn import functional
 
 _EPS_NAMES = ("variance_epsilon", "eps", "epsilon")
 _KINDS = ((False, 0.0), (False, 1.0), (True, 0.0))  # centred, offset: RMSNorm, Gemma's RMSNorm, LayerNorm
@@ -44,12 +44,12 @@ def normed(norm: Norm, x: torch.Tensor) -> torch.Tensor:
     if norm.offset and weight is not None:
         weight = weight + norm.offset
     if norm.centred:
-        return F.layer_norm(x, x.shape[-1:], weight, bias, norm.eps)
+        return functional.layer_norm(x, x.shape[-1:], weight, bias, norm.eps)
     if x.device.type != "cpu" or x.dtype != torch.float32:
-        out = F.rms_norm(x, x.shape[-1:], weight, norm.eps)
+        out = functional.rms_norm(x, x.shape[-1:], weight, norm.eps)
     else:  # fewer passes over memory than torch's own
         scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        out = x * scale.square_().div_(x.shape[-1]).add_(norm.eps).rsqrt_()
+        out = x * scale.square_().div_(float(x.shape[-1])).add_(norm.eps).rsqrt_()
         out = out if weight is None else out.mul_(weight)
     return out if bias is None else out + bias
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own custom
 from torch import nn
+from torch.nn import functional
 
 from neuroscan_farm.engine.aligned import Aligned
 
@@ -21,14 +21,14 @@ FEWEST_ROWS = 8
 
 
 def _squared_relu(x: torch.Tensor) -> torch.Tensor:
-    return F.relu(x).square()
+    return functional.relu(x).square()
 
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "silu": F.silu,
-    "gelu": F.gelu,
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "relu": F.relu,
+    "silu": functional.silu,
+    "gelu": functional.gelu,
+    "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh"),
+    "relu": functional.relu,
     "squared_relu": _squared_relu,
 }
 # The same as oneDNN knows them: its name, and the algorithm where it has several.
@@ -117,7 +117,7 @@ def _plain_product(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor 
     if _has_fused_product(rows, weight):
         out: torch.Tensor = _POINTWISE(rows, weight, bias, "none", [], "")
         return out
-    return F.linear(rows, weight, bias)
+    return functional.linear(rows, weight, bias)
 
 
 def _has_fused_product(x: torch.Tensor, weight: torch.Tensor) -> bool:

@@ -32,7 +32,7 @@ def prepare(anatomy: Anatomy, token_ids: torch.Tensor) -> tuple[torch.Tensor, li
         return residual
 
     with torch.inference_mode(), anatomy.intercepted(keep):
-        anatomy.model(input_ids=token_ids, use_cache=False, **_last_only(anatomy.model))
+        anatomy.model(input_ids=token_ids, use_cache=False, **last_tokens(anatomy.model, 1))
     return first[0], kept
 
 
@@ -55,10 +55,11 @@ def last_logits(anatomy: Anatomy, token_ids: torch.Tensor, ends: torch.Tensor) -
         return ends.to(passed.device) if k == last else passed
 
     with torch.inference_mode(), anatomy.intercepted(answer):
-        output = anatomy.model(input_ids=token_ids, use_cache=False, **_last_only(anatomy.model))
+        output = anatomy.model(input_ids=token_ids, use_cache=False, **last_tokens(anatomy.model, 1))
     logits: torch.Tensor = output.logits[:, -1]
     return logits
 
 
-def _last_only(model: torch.nn.Module) -> dict[str, int]:
-    return {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
+def last_tokens(model: torch.nn.Module, count: int) -> dict[str, int]:
+    """Return the argument that asks a model for the logits of its last tokens alone, where it knows one."""
+    return {"logits_to_keep": count} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}

@@ -160,9 +160,9 @@ def choose_lane(
         if options.residual != "auto":
             raise ModelError("residual is float32, which only the fused lane does; use lane auto or fused")
         return GeneralLane(anatomy)
-    lane, reason = fused_lane(anatomy, residual_dtype=wanted)
+    loaded.layers.follow(anatomy.layers)
+    lane, reason = fused_lane(anatomy, residual_dtype=wanted, ensure=loaded.layers.ensure)
     if lane is not None:
-        loaded.layers.follow(anatomy.layers)
         refused = lane.prove(
             longest(batches).to(loaded.device),
             tolerance=tolerance_of(loaded.dtype),
