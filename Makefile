@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_RUN := runs/demo
 
-.PHONY: demo test check lint types bench docs clean
+.PHONY: demo test check lint types bench bench-peers docs families clean
 
 demo: $(READY) ## scan the bundled model with the embedded farm, then say where the heatmap is
 	$(BIN)/neuroscan-farm run --config configs/demo.yaml --workers 2 --output $(DEMO_RUN)
@@ -23,11 +23,17 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
-bench: $(READY) ## measurements; see docs/benchmarks.md
-	$(BIN)/python benchmarks/sharing.py
+bench: bench-peers ## all measurements, about a quarter of an hour; see docs/benchmarks.md
+	$(BIN)/python benchmarks/run.py --page
+
+bench-peers: $(READY) ## install layer-scan and neuro-scan for `bench`, which leaves them out where that fails
+	-$(BIN)/python benchmarks/peers.py
 
 docs: $(READY) ## write the reference pages from the code
 	$(BIN)/python docs/generate.py
+
+families: $(READY) ## try every causal family of transformers and write docs/families.md, a minute or two
+	$(BIN)/python docs/families.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

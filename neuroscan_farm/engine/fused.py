@@ -173,6 +173,19 @@ class FusedLane:
         assert isinstance(inputs, FusedInputs)
         return inputs.layout.join(first, second)
 
+    def understands(self, prompts: Sequence[torch.Tensor]) -> str | None:
+        """Return what the model calls its layers with on these prompts that is not understood, or None.
+
+        Args:
+            prompts: batches of prompts of equal length, [samples, tokens] each; one of each length is looked at.
+        """
+        try:
+            for token_ids in {batch.shape[1]: batch for batch in prompts}.values():
+                self.inputs(token_ids[:_PROVEN_SAMPLES])
+        except Unrecognised as error:
+            return str(error)
+        return None
+
     def prove(
         self, token_ids: torch.Tensor, *, tolerance: float, ensure: Callable[[int], None] = lambda k: None
     ) -> str | None:

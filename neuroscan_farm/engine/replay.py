@@ -62,4 +62,6 @@ def last_logits(anatomy: Anatomy, token_ids: torch.Tensor, ends: torch.Tensor) -
 
 def last_tokens(model: torch.nn.Module, count: int) -> dict[str, int]:
     """Return the argument that asks a model for the logits of its last tokens alone, where it knows one."""
-    return {"logits_to_keep": count} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
+    return (
+        {"logits_to_keep": count} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
+    )

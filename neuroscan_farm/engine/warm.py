@@ -14,6 +14,7 @@ from neuroscan_farm.domain.requests import EngineOptions
 from neuroscan_farm.engine.anatomy import Anatomy, find_anatomy
 from neuroscan_farm.engine.boundaries import BoundaryCache
 from neuroscan_farm.engine.executor import Executor
+from neuroscan_farm.engine.freed_memory import keep_freed_memory
 from neuroscan_farm.engine.fused import fused_lane
 from neuroscan_farm.engine.gate import longest, pass_gate, tolerance_of
 from neuroscan_farm.engine.lanes import GeneralLane, Lane
@@ -73,6 +74,8 @@ class WarmModel:
         self._ready: dict[tuple[tuple[str, str], ...], tuple[Executor, list[Batch]]] = {}
         if threads is not None:
             torch.set_num_threads(threads)
+        if memory_limit_mb is None:  # what is kept would count as this process's
+            keep_freed_memory()
 
     def ready_for(self, run: RunDirectory) -> tuple[Executor, list[Batch]]:
         """Return the executor and the batches of a run, loading and gating the model where it is not held yet.
@@ -163,7 +166,7 @@ def choose_lane(
     loaded.layers.follow(anatomy.layers)
     lane, reason = fused_lane(anatomy, residual_dtype=wanted, ensure=loaded.layers.ensure)
     if lane is not None:
-        refused = lane.prove(
+        refused = lane.understands([batch.token_ids.to(loaded.device) for batch in batches]) or lane.prove(
             longest(batches).to(loaded.device),
             tolerance=tolerance_of(loaded.dtype),
             ensure=loaded.layers.ensure,
