@@ -49,11 +49,13 @@ class Baseline:
         What is missing is run together, so that the layers' weights are touched once for all batches.
         """
         keys = [
-            content_digest({**self._key, "tokens": inputs.token_ids.tolist()}, length=32)
+            content_digest(
+                {**self._key, "tokens": [token_ids.tolist() for token_ids in inputs.prompts]}, length=32
+            )
             for inputs in batches
         ]
         found = {
-            key: self._cache.find(key, count=self._depth + 1, device=inputs.token_ids.device)
+            key: self._cache.find(key, count=self._depth + 1, device=inputs.prompts[0].device)
             for key, inputs in zip(keys, batches, strict=True)
         }
         missing = {key: inputs for key, inputs in zip(keys, batches, strict=True) if found[key] is None}
@@ -65,7 +67,7 @@ class Baseline:
                         count=self._depth + 1,
                         shape=missing[key].embedded.shape,
                         dtype=missing[key].embedded.dtype,
-                        device=missing[key].token_ids.device,
+                        device=missing[key].prompts[0].device,
                     )
                 )
                 for key in sorted(missing)  # in this order, lest two workers wait for each other

@@ -23,7 +23,7 @@ from neuroscan_farm.engine.anatomy import Anatomy
 from neuroscan_farm.engine.baseline import Baseline
 from neuroscan_farm.engine.boundaries import BoundaryCache
 from neuroscan_farm.engine.heads import Heads
-from neuroscan_farm.engine.lanes import GeneralLane, Lane, layer_kinds, layer_token_bytes
+from neuroscan_farm.engine.lanes import GeneralLane, Inputs, Lane, layer_kinds, layer_token_bytes
 from neuroscan_farm.engine.loading import LoadedModel
 from neuroscan_farm.engine.micro_batches import Calibration, MicroBatches
 from neuroscan_farm.engine.prompts import Batch
@@ -34,6 +34,7 @@ from neuroscan_farm.planning.trie import PathTrie
 log = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_SIGNS = 0.05
+_BUNDLE_TOKENS = 1_536  # about what a CPU's cache is enough for; fixed, because rows are defined by it
 _UNITS_BYTES = 2 << 30  # what the units of a wave may take where nothing else bounds them
 
 
@@ -42,6 +43,9 @@ class _Reading:
     outcome: Outcome
     detail: str | None
     score: Score | None
+
+
+_Bundle = tuple[Batch, ...]  # batches of one probe whose samples share a unit
 
 
 class Executor:
@@ -110,8 +114,8 @@ class Executor:
         """Measure the best micro-batch on the batch with the most tokens, where this machine has not done so yet."""
         if self._calibration.tokens is not None or not batches:
             return
-        largest = max(batches, key=lambda batch: batch.token_ids.numel())
-        inputs = self.lane.inputs(largest.token_ids.to(self.loaded.device))
+        largest = max(self._bundles(batches), key=_tokens)
+        inputs = self._inputs(largest)
         if not self.lane.stackable(inputs):
             return
         middle = len(self.anatomy.layers) // 2
@@ -151,30 +155,32 @@ class Executor:
             if not apart:
                 sign(ids[path])
 
-        readings: dict[tuple[LayerPath, int], list[_Reading]] = {}
-        behind: list[tuple[int, Job]] = []  # read one wave late, so that the devices of a split model overlap
+        readings: dict[LayerPath, dict[tuple[str, str], _Reading]] = {path: {} for path in ids}
+        # Read one wave late, so that the devices of a split model overlap.
+        behind: list[tuple[_Bundle, Job]] = []
 
         def read() -> None:
             while behind:
-                number, job = behind.pop()
-                for path, row in self._read(job, batches[number]):
-                    readings[path, number] = row
+                bundle, job = behind.pop()
+                for path, rows in self._read(job, bundle):
+                    readings[path].update(rows)
 
         for paths in [[path] for path in ids] if apart else [list(ids)]:
             if apart:
                 on_task(ids[paths[0]])
-            for numbers in self._groups(batches, len(paths)):
-                for wave_paths, jobs in self._waves([batches[number] for number in numbers], paths):
+            for bundles in self._groups(self._bundles(batches), len(paths)):
+                for wave_paths, jobs in self._waves(bundles, paths):
                     self._wave(wave_paths, jobs).carry_out(on_step)
                     read()
-                    behind.extend(zip(numbers, jobs, strict=True))
+                    behind.extend(zip(bundles, jobs, strict=True))
         read()
         seconds = time.perf_counter() - started
         samples = max(1, sum(len(batch.samples) for batch in batches))
         shares = PathTrie.of(ids).shares()
         for task in tasks:
-            for number, batch in enumerate(batches):
-                for sample, reading in zip(batch.samples, readings[task.path, number], strict=True):
+            for batch in batches:
+                for sample in batch.samples:
+                    reading = readings[task.path][batch.probe.name, sample.sample_id]
                     yield Measurement(
                         task.task_id,
                         batch.probe.name,
@@ -205,26 +211,48 @@ class Executor:
             micro=self._micro,
         )
 
-    def _groups(self, batches: Sequence[Batch], paths: int) -> list[list[int]]:
-        """Say which batches travel together: each its own way, or, where every wave loads all layers, all that fit."""
+    def _bundles(self, batches: Sequence[Batch]) -> list[_Bundle]:
+        """Put batches of one probe together where the lane mixes lengths, up to a fixed size; else each is alone.
+
+        A unit is a bundle: what rows are defined by. So bundles depend on the probe alone, and not on the machine.
+        """
+        bundles: list[list[Batch]] = []
+        for batch in batches:
+            last = bundles[-1] if bundles else None
+            if (
+                last is not None
+                and self.lane.mixes_lengths
+                and last[0].probe == batch.probe
+                and _tokens(last) + batch.token_ids.numel() <= _BUNDLE_TOKENS
+            ):
+                last.append(batch)
+            else:
+                bundles.append([batch])
+        return [tuple(bundle) for bundle in bundles]
+
+    def _inputs(self, bundle: _Bundle) -> Inputs:
+        return self.lane.inputs(*(batch.token_ids.to(self.loaded.device) for batch in bundle))
+
+    def _groups(self, bundles: Sequence[_Bundle], paths: int) -> list[list[_Bundle]]:
+        """Say which bundles travel together: each its own way, or, where every wave loads all layers, all that fit."""
         if not self.loaded.layers.streamed:
-            return [[number] for number in range(len(batches))]
-        groups: list[list[int]] = []
+            return [[bundle] for bundle in bundles]
+        groups: list[list[_Bundle]] = []
         room = 0
-        for number, batch in enumerate(batches):
-            needed = batch.token_ids.numel() * self._token_bytes * (paths + 1)
+        for bundle in bundles:
+            needed = _tokens(bundle) * self._token_bytes * (paths + 1)
             if not groups or needed > room:
                 groups.append([])
                 room = self._units_bytes
-            groups[-1].append(number)
+            groups[-1].append(bundle)
             room -= needed
         return groups
 
     def _waves(
-        self, batches: Sequence[Batch], paths: Sequence[LayerPath]
+        self, bundles: Sequence[_Bundle], paths: Sequence[LayerPath]
     ) -> Iterator[tuple[Sequence[LayerPath], list[Job]]]:
-        """Prepare batches that travel together; cut the paths where the units of all would not fit in memory."""
-        inputs = [self.lane.inputs(batch.token_ids.to(self.loaded.device)) for batch in batches]
+        """Prepare bundles that travel together; cut the paths where the units of all would not fit in memory."""
+        inputs = [self._inputs(bundle) for bundle in bundles]
         boundaries = self._baseline.boundaries(inputs)
         units_bytes = sum(one.embedded.nbytes for one in inputs)
         together = max(1, self._units_bytes // units_bytes - 1)
@@ -233,28 +261,40 @@ class Executor:
             share = paths[piece * len(paths) // pieces : (piece + 1) * len(paths) // pieces]
             yield share, [Job(*pair) for pair in zip(inputs, boundaries, strict=True)]
 
-    def _read(self, job: Job, batch: Batch) -> Iterator[tuple[LayerPath, list[_Reading]]]:
-        """Score the ends of a wave."""
-        size = len(batch.samples)
+    def _read(self, job: Job, bundle: _Bundle) -> Iterator[tuple[LayerPath, dict[tuple[str, str], _Reading]]]:
+        """Score the ends of a wave, by probe and sample."""
+        sizes = [len(batch.samples) for batch in bundle]
         for path, logits in self._heads.logits(job.inputs, job.ends):
-            if isinstance(logits, Failure):
-                yield path, [_Reading(Outcome.ERROR, logits.detail, None)] * size
-                continue
-            try:
-                scores = score_logits(logits, batch, self.loaded.tokenizer.decode)
-            except Exception as error:  # the task's outcome, not the shard's end: the other tasks go on
-                log.warning("scoring path %s failed", path, exc_info=True)
-                yield path, [_Reading(Outcome.ERROR, f"{type(error).__name__}: {error}", None)] * size
-                continue
+            parts: Sequence[torch.Tensor | Failure] = (
+                [logits] * len(bundle) if isinstance(logits, Failure) else torch.split(logits, sizes)
+            )
             yield (
                 path,
-                [
-                    _Reading(Outcome.OK, None, score)
-                    if score is not None
-                    else _Reading(Outcome.NON_FINITE, non_finite_detail(logits, row), None)
-                    for row, score in enumerate(scores)
-                ],
+                {
+                    (batch.probe.name, sample.sample_id): reading
+                    for batch, part in zip(bundle, parts, strict=True)
+                    for sample, reading in zip(batch.samples, self._score(path, part, batch), strict=True)
+                },
             )
+
+    def _score(self, path: LayerPath, logits: torch.Tensor | Failure, batch: Batch) -> list[_Reading]:
+        if isinstance(logits, Failure):
+            return [_Reading(Outcome.ERROR, logits.detail, None)] * len(batch.samples)
+        try:
+            scores = score_logits(logits, batch, self.loaded.tokenizer.decode)
+        except Exception as error:  # the task's outcome, not the shard's end: the other tasks go on
+            log.warning("scoring path %s failed", path, exc_info=True)
+            return [_Reading(Outcome.ERROR, f"{type(error).__name__}: {error}", None)] * len(batch.samples)
+        return [
+            _Reading(Outcome.OK, None, score)
+            if score is not None
+            else _Reading(Outcome.NON_FINITE, non_finite_detail(logits, row), None)
+            for row, score in enumerate(scores)
+        ]
+
+
+def _tokens(bundle: Sequence[Batch]) -> int:
+    return sum(batch.token_ids.numel() for batch in bundle)
 
 
 class _Sign:

@@ -19,7 +19,7 @@ from neuroscan_farm.engine.fused_layer import Masks, Rotary, masks_of, rotary_of
 from neuroscan_farm.engine.lanes import GeneralLane, Inputs
 from neuroscan_farm.engine.layer_shapes import LayerShape, Unrecognised, recognise
 from neuroscan_farm.engine.replay import prepare
-from neuroscan_farm.engine.shared_prefix import Layout, find_layout
+from neuroscan_farm.engine.shared_prefix import Arrangement, Layout, arrange
 
 # Arguments of a layer's call that change nothing without a cache.
 _IDLE_ARGUMENTS = {"position_ids", "cache_position", "use_cache"}
@@ -38,35 +38,43 @@ class _Arguments:
 
 @dataclass(slots=True)
 class FusedInputs:
-    """A batch as the fused lane keeps it."""
+    """Batches as the fused lane keeps them."""
 
-    token_ids: torch.Tensor  # [samples, tokens]
+    prompts: tuple[torch.Tensor, ...]  # [samples, tokens] of each length
     embedded: torch.Tensor  # the unit at boundary 0
-    layout: Layout
-    arguments: Sequence[_Arguments]  # one for each layer; layers share their tensors
+    layout: Arrangement
+    arguments: tuple[
+        Sequence[_Arguments], ...
+    ]  # of each batch, one for each layer; layers share their tensors
     end_dtype: torch.dtype  # in which the head takes the residual
     _rotary: dict[object, Rotary] = field(default_factory=dict)
     _masks: dict[object, Masks] = field(default_factory=dict)
 
     def rotary(self, k: int, shape: LayerShape, like: torch.Tensor) -> Rotary | None:
         """The rotary inputs of layer k, in the dtype and on the device of `like`."""
-        cos, sin = self.arguments[k].cos, self.arguments[k].sin
-        if cos is None or sin is None:
+        tables = [(one[k].cos, one[k].sin) for one in self.arguments]
+        cos, sin = (
+            [table.to(like) for table in part if table is not None] for part in zip(*tables, strict=True)
+        )
+        if not cos:
             return None
-        key = (id(cos), id(sin), like.device, like.dtype, shape.attention.interleaved)
+        first = tables[0]
+        key = (id(first[0]), id(first[1]), like.device, like.dtype, shape.attention.interleaved)
         if key not in self._rotary:
-            self._rotary[key] = rotary_of(
-                cos.to(like), sin.to(like), self.layout, interleaved=shape.attention.interleaved
-            )
+            self._rotary[key] = rotary_of(cos, sin, self.layout, interleaved=shape.attention.interleaved)
         return self._rotary[key]
 
-    def masks(self, k: int, shape: LayerShape, like: torch.Tensor) -> Masks:
-        """The masks of layer k, in the dtype and on the device of `like`."""
-        mask = self.arguments[k].mask
-        causal = shape.attention.causal
-        key = (id(mask), like.device, like.dtype, causal)
+    def masks(self, k: int, shape: LayerShape, like: torch.Tensor) -> list[Masks]:
+        """The masks of layer k for each batch, in the dtype and on the device of `like`."""
+        return [
+            self._masks_of(one[k].mask, layout, shape.attention.causal, like)
+            for one, layout in zip(self.arguments, self.layout.layouts, strict=True)
+        ]
+
+    def _masks_of(self, mask: torch.Tensor | None, layout: Layout, causal: bool, like: torch.Tensor) -> Masks:
+        key = (id(mask), layout, like.device, like.dtype, causal)
         if key not in self._masks:
-            self._masks[key] = masks_of(mask, self.layout, causal=causal, like=like)
+            self._masks[key] = masks_of(mask, layout, causal=causal, like=like)
         return self._masks[key]
 
 
@@ -74,6 +82,7 @@ class FusedLane:
     """Runs layers whose shape is known; see `Lane`."""
 
     name = "fused"
+    mixes_lengths = True
 
     def __init__(
         self, anatomy: Anatomy, shapes: Sequence[LayerShape], *, residual_dtype: torch.dtype | None = None
@@ -82,31 +91,27 @@ class FusedLane:
         self._shapes = tuple(shapes)
         self._residual_dtype = residual_dtype
 
-    def inputs(self, token_ids: torch.Tensor) -> FusedInputs:
+    def inputs(self, *prompts: torch.Tensor) -> FusedInputs:
         """See `Lane.inputs`.
 
         Raises:
             Unrecognised: the model calls its layers with something that is not understood.
         """
-        embedded, calls = prepare(self._anatomy, token_ids)
-        arguments = _arguments(self._anatomy, calls)
-        tables = {
-            id(table): table
-            for one in arguments
-            for table in (one.cos, one.sin, one.mask)
-            if table is not None
-        }
+        prepared = [prepare(self._anatomy, token_ids) for token_ids in prompts]
+        arguments = tuple(_arguments(self._anatomy, calls) for _, calls in prepared)
         causal = all(
             one.mask is not None or shape.attention.causal
-            for one, shape in zip(arguments, self._shapes, strict=True)
+            for of_batch in arguments
+            for one, shape in zip(of_batch, self._shapes, strict=True)
         )
-        layout = find_layout(
-            token_ids, by_position=causal and all(len(table) == 1 for table in tables.values())
-        )
+        layout = arrange(prompts, by_position=causal and _by_position(arguments))
+        if layout.prefix and not _agree(arguments, layout.prefix):
+            layout = arrange(prompts, by_position=False)
+        embedded = layout.pack(*(residual for residual, _ in prepared))
         end_dtype = embedded.dtype
         if self._residual_dtype is not None:
             embedded = embedded.to(self._residual_dtype)
-        return FusedInputs(token_ids, layout.pack(embedded), layout, arguments, end_dtype)
+        return FusedInputs(prompts, embedded, layout, arguments, end_dtype)
 
     def stackable(self, inputs: Inputs) -> bool:  # noqa: ARG002
         """See `Lane.stackable`."""
@@ -149,17 +154,22 @@ class FusedLane:
         """See `Lane.halves`; both keep the prefix."""
         assert isinstance(inputs, FusedInputs)
         layouts, units = inputs.layout.halves(), inputs.layout.split(inputs.embedded)
-        middle = layouts[0].samples
-        tokens = inputs.token_ids[:middle], inputs.token_ids[middle:]
+        if len(inputs.prompts) > 1:
+            middle = len(layouts[0].layouts)
+            of_halves = [
+                (inputs.prompts[:middle], inputs.arguments[:middle]),
+                (inputs.prompts[middle:], inputs.arguments[middle:]),
+            ]
+        else:
+            (token_ids,), (arguments,) = inputs.prompts, inputs.arguments
+            middle = layouts[0].samples
+            of_halves = [
+                ((token_ids[:middle],), (_half_of(arguments, 0, middle),)),
+                ((token_ids[middle:],), (_half_of(arguments, 1, middle),)),
+            ]
         first, second = (
-            FusedInputs(
-                tokens[half],
-                units[half],
-                layouts[half],
-                _half_of(inputs.arguments, half, middle),
-                inputs.end_dtype,
-            )
-            for half in range(2)
+            FusedInputs(prompts, unit, layout, arguments, inputs.end_dtype)
+            for (prompts, arguments), unit, layout in zip(of_halves, units, layouts, strict=True)
         )
         return first, second
 
@@ -180,19 +190,23 @@ class FusedLane:
             prompts: batches of prompts of equal length, [samples, tokens] each; one of each length is looked at.
         """
         try:
-            for token_ids in {batch.shape[1]: batch for batch in prompts}.values():
-                self.inputs(token_ids[:_PROVEN_SAMPLES])
+            self.inputs(*{batch.shape[1]: batch[:_PROVEN_SAMPLES] for batch in prompts}.values())
         except Unrecognised as error:
             return str(error)
         return None
 
     def prove(
-        self, token_ids: torch.Tensor, *, tolerance: float, ensure: Callable[[int], None] = lambda k: None
+        self,
+        prompts: Sequence[torch.Tensor],
+        *,
+        tolerance: float,
+        ensure: Callable[[int], None] = lambda k: None,
     ) -> str | None:
         """Compare every layer to the model's own module, on the residual that real prompts arrive with.
 
         Args:
-            token_ids: prompts of equal length, [samples, tokens]; two samples are enough.
+            prompts: batches of prompts of equal length, [samples, tokens] each; two samples of the longest and of the
+                shortest are used.
             tolerance: the largest difference, as a share of the largest number that a layer adds to the residual.
             ensure: called with each layer's number before it runs, in order: where weights come and go.
 
@@ -200,21 +214,29 @@ class FusedLane:
             Why the lane must not be used, or None.
         """
         general = GeneralLane(self._anatomy)
-        token_ids = token_ids[:_PROVEN_SAMPLES]
+        by_length = {batch.shape[1]: batch[:_PROVEN_SAMPLES] for batch in prompts}
+        chosen = [by_length[length] for length in sorted({min(by_length), max(by_length)})]
         try:
-            theirs, ours = general.inputs(token_ids), self.inputs(token_ids)
-            residual, layout = theirs.embedded, ours.layout
+            ours, theirs = self.inputs(*chosen), [general.inputs(batch) for batch in chosen]
+            residuals, layout = [one.embedded for one in theirs], ours.layout
             for k in range(len(self._shapes)):
                 ensure(k)
-                after = general.run(theirs, k, residual, 1)
-                unit = layout.pack(residual).to(ours.embedded.dtype)
-                before, expected = layout.pack(residual), layout.pack(after)
+                after = [
+                    general.run(one, k, residual, 1) for one, residual in zip(theirs, residuals, strict=True)
+                ]
+                before, expected = layout.pack(*residuals), layout.pack(*after)
+                unit = before.to(ours.embedded.dtype)
                 if not _close(self.run(ours, k, unit, 1), expected, before, tolerance):
                     return f"layer {k} differs from the model's own"
-                last, end = self.run_last(ours, k, unit, 1), general.end(theirs, after)
-                if not _close(last, end, general.end(theirs, residual), tolerance):
+                starts, ends = (
+                    torch.cat(
+                        [general.end(one, residual) for one, residual in zip(theirs, found, strict=True)]
+                    )
+                    for found in (residuals, after)
+                )
+                if not _close(self.run_last(ours, k, unit, 1), ends, starts, tolerance):
                     return f"the last token of layer {k} differs from the model's own"
-                residual = after
+                residuals = after
         except Unrecognised as error:
             return str(error)
         except Exception as error:  # the shape claimed what is not so; the model's own layers can still run
@@ -311,6 +333,34 @@ def _without_equal_samples(
         same = len(table) > 1 and bool((table == table[:1]).all())
         shared[id(table)] = table, table[:1] if same else table
     return shared[id(table)][1]
+
+
+def _by_position(arguments: Sequence[Sequence[_Arguments]]) -> bool:
+    """Whether masks and rotary inputs are the same for every sample of a batch."""
+    tables = {
+        id(table): table
+        for of_batch in arguments
+        for one in of_batch
+        for table in (one.cos, one.sin, one.mask)
+        if table is not None
+    }
+    return all(len(table) == 1 for table in tables.values())
+
+
+def _agree(arguments: Sequence[Sequence[_Arguments]], prefix: int) -> bool:
+    """Whether batches of different lengths treat the first `prefix` tokens alike."""
+
+    def beginnings(one: _Arguments) -> list[torch.Tensor | None]:
+        rotary = [None if table is None else table[:, :prefix] for table in (one.cos, one.sin)]
+        return [*rotary, None if one.mask is None else one.mask[..., :prefix, :prefix]]
+
+    first, *others = arguments
+    return all(
+        (mine is None) == (theirs is None) and (mine is None or theirs is None or torch.equal(mine, theirs))
+        for other in others
+        for one, two in zip(first, other, strict=True)
+        for mine, theirs in zip(beginnings(one), beginnings(two), strict=True)
+    )
 
 
 def _half_of(arguments: Sequence[_Arguments], half: int, middle: int) -> list[_Arguments]:

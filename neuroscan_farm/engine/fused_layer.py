@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ from torch.nn import functional
 from neuroscan_farm.engine.layer_shapes import MLP, Attention, LayerShape, Projection
 from neuroscan_farm.engine.norms import Norm, normed
 from neuroscan_farm.engine.products import linear
-from neuroscan_farm.engine.shared_prefix import Layout
+from neuroscan_farm.engine.shared_prefix import Arrangement, Layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class Rotary:
     cos: torch.Tensor  # [rows, 1, rotary width]
     sin: torch.Tensor  # the same, with the sign that the other one of a pair is added with
 
-    def of_ends(self, layout: Layout) -> Rotary:
+    def of_ends(self, layout: Arrangement) -> Rotary:
         """The rotary inputs of the samples' last tokens, [samples, 1, rotary width]."""
         return Rotary(*(layout.ends(table.transpose(0, 1))[0, :, None] for table in (self.cos, self.sin)))
 
@@ -37,9 +38,9 @@ class Masks:
 def run_shape(
     shape: LayerShape,
     stack: torch.Tensor,
-    layout: Layout,
+    layout: Arrangement,
     rotary: Rotary | None,
-    masks: Masks,
+    masks: Sequence[Masks],
     *,
     last_only: bool = False,
 ) -> torch.Tensor:
@@ -50,7 +51,7 @@ def run_shape(
         stack: the units, [copies, rows, hidden]; in float32 it stays so, whatever the weights are.
         layout: how the tokens lie in a unit.
         rotary: the rotary inputs, where the layer has any.
-        masks: the attention masks.
+        masks: the attention masks of each batch in a unit.
         last_only: whether only the last token of each sample is wanted.
 
     Returns:
@@ -70,13 +71,21 @@ def run_shape(
     return _added(residual, _hidden(shape.mlp, normal), shape.mlp.down, shape.after_mlp, shape.residual_scale)
 
 
-def rotary_of(cos: torch.Tensor, sin: torch.Tensor, layout: Layout, *, interleaved: bool) -> Rotary:
-    """Spread the model's own rotary inputs, [1 or samples, tokens, width], over the rows of a unit."""
-    cos, sin = (layout.by_token(table)[:, None] for table in (cos, sin))
-    first, _ = _pairs(sin, interleaved)
-    sin = sin.clone()
-    _pairs(sin, interleaved)[0].copy_(-first)
-    return Rotary(cos.contiguous(), sin)
+def rotary_of(
+    cos: Sequence[torch.Tensor], sin: Sequence[torch.Tensor], layout: Arrangement, *, interleaved: bool
+) -> Rotary:
+    """Spread the model's own rotary inputs, [1 or samples, tokens, width] of each batch, over the rows of a unit."""
+
+    def spread(tables: Sequence[torch.Tensor]) -> torch.Tensor:
+        by_sample = [
+            table.expand(one.samples, -1, -1) for table, one in zip(tables, layout.layouts, strict=True)
+        ]
+        return layout.pack(*by_sample).reshape(layout.rows, 1, -1)
+
+    turning, crossing = spread(cos), spread(sin).clone()
+    first, _ = _pairs(crossing, interleaved)
+    first.neg_()
+    return Rotary(turning.contiguous(), crossing)
 
 
 def masks_of(mask: torch.Tensor | None, layout: Layout, *, causal: bool, like: torch.Tensor) -> Masks:
@@ -133,9 +142,9 @@ def _attend(
     attention: Attention,
     normal: torch.Tensor,
     asking: torch.Tensor,
-    layout: Layout,
+    layout: Arrangement,
     rotary: Rotary | None,
-    masks: Masks,
+    masks: Sequence[Masks],
     *,
     last_only: bool,
 ) -> torch.Tensor:
@@ -144,14 +153,54 @@ def _attend(
     query = _heads(attention.query, attention.query_norm, asking, attention, asked)
     key = _heads(attention.key, attention.key_norm, normal, attention, rotary)
     value = _heads(attention.value, None, normal, attention, None)
-    if last_only:  # a last token sees all that a causal mask would let anybody see
-        last_mask = None if masks.own is None else masks.own[..., -1:, :]
-        ends = query.reshape(-1, 1, *query.shape[2:]).transpose(1, 2)
-        gathered = _attention(
-            attention, ends, layout.heads_of_all(key), layout.heads_of_all(value), last_mask
-        )
-        return gathered.reshape(*asking.shape[:-1], -1)
-    gathered = _attention(
+    width = attention.heads * attention.head_dim
+    keys, values = layout.parts(key), layout.parts(value)
+    if last_only:
+        ends = torch.split(query, [one.samples for one in layout.layouts], dim=1)
+        gathered = [
+            _of_ends(attention, one, q, k, v, mask).reshape(len(asking), -1, width)
+            for one, q, k, v, mask in zip(layout.layouts, ends, keys, values, masks, strict=True)
+        ]
+    else:
+        gathered = [
+            _of_own(attention, one, q, k, v, mask).reshape(len(asking), -1, width)
+            for one, q, k, v, mask in zip(
+                layout.layouts, layout.parts(query), keys, values, masks, strict=True
+            )
+        ]
+        if layout.prefix:
+            gathered.insert(
+                0, _of_prefix(attention, layout.layouts[0], query, key, value, masks[0]).flatten(2)
+            )
+    return gathered[0] if len(gathered) == 1 else torch.cat(gathered, dim=1)
+
+
+def _of_ends(
+    attention: Attention,
+    layout: Layout,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    masks: Masks,
+) -> torch.Tensor:
+    """Let the last tokens look at all of theirs: they see what a causal mask would let anybody see."""
+    mask = None if masks.own is None else masks.own[..., -1:, :]
+    asking = query.reshape(-1, 1, *query.shape[2:]).transpose(1, 2)
+    return _attention(
+        attention, asking, layout.heads_of_all(key), layout.heads_of_all(value), mask
+    ).transpose(1, 2)
+
+
+def _of_own(
+    attention: Attention,
+    layout: Layout,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    masks: Masks,
+) -> torch.Tensor:
+    """Let each sample's own tokens look at all of theirs."""
+    return _attention(
         attention,
         layout.heads_of_own(query),
         layout.heads_of_all(key),
@@ -159,9 +208,18 @@ def _attend(
         masks.own,
         causal=masks.causal and not layout.prefix,
     ).transpose(1, 2)
-    if not layout.prefix:
-        return gathered.reshape(*asking.shape[:-1], -1)
-    of_prefix = _attention(
+
+
+def _of_prefix(
+    attention: Attention,
+    layout: Layout,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    masks: Masks,
+) -> torch.Tensor:
+    """Let the tokens that all samples share look at one another."""
+    return _attention(
         attention,
         layout.heads_of_prefix(query),
         layout.heads_of_prefix(key),
@@ -169,8 +227,6 @@ def _attend(
         masks.prefix,
         causal=masks.causal,
     ).transpose(1, 2)
-    width = attention.heads * attention.head_dim
-    return torch.cat([of_prefix.flatten(2), gathered.reshape(len(asking), -1, width)], dim=1)
 
 
 def _heads(

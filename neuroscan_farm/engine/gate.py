@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -44,7 +43,8 @@ def pass_gate(executor: Executor, batches: list[Batch]) -> float:
     """
     model, anatomy = executor.loaded.model, executor.anatomy
     family = f"{type(model).__name__} ({stack_of(anatomy.layers)})"
-    token_ids = longest(batches).to(executor.loaded.device)
+    longest = max(batches, key=lambda batch: batch.token_ids.shape[1])  # which masks matter most for
+    token_ids = longest.token_ids[:_SAMPLES].to(executor.loaded.device)
     tolerance = tolerance_of(executor.loaded.dtype)
     if placed := place_options(model):
         raise GateError(
@@ -108,11 +108,6 @@ def pass_gate(executor: Executor, batches: list[Batch]) -> float:
         worst = max(worst, difference)
     log.info("gate passed for %s: largest relative difference %.1e", family, worst)
     return worst
-
-
-def longest(batches: Sequence[Batch]) -> torch.Tensor:
-    """Return a few of the longest prompts, [samples, tokens]: those that masks matter most for."""
-    return max(batches, key=lambda batch: batch.token_ids.shape[1]).token_ids[:_SAMPLES]
 
 
 def tolerance_of(dtype: str) -> float:

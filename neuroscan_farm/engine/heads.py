@@ -13,7 +13,7 @@ import torch
 
 from neuroscan_farm.domain.paths import LayerPath
 from neuroscan_farm.engine.anatomy import Anatomy
-from neuroscan_farm.engine.lanes import Inputs
+from neuroscan_farm.engine.lanes import Inputs, samples_of
 from neuroscan_farm.engine.micro_batches import is_out_of_memory, release
 from neuroscan_farm.engine.replay import last_logits
 from neuroscan_farm.engine.sweep import Failure, same_bits
@@ -28,9 +28,7 @@ class Heads:
 
     def __init__(self, anatomy: Anatomy) -> None:
         self._anatomy = anatomy
-        self._units: dict[
-            torch.Size, int
-        ] = {}  # how many ends of a batch fill a chunk, by the prompts' shape
+        self._units: dict[torch.Size, int] = {}  # how many ends of a batch fill a chunk, by the units' shape
 
     def logits(
         self, inputs: Inputs, ends: Mapping[LayerPath, torch.Tensor | Failure]
@@ -50,8 +48,8 @@ class Heads:
                 rows = self._run(inputs, [end for _, end in chunk], units)
             except Exception as error:
                 if is_out_of_memory(error) and units > 1:
-                    release(inputs.token_ids.device)
-                    self._units[inputs.token_ids.shape] = units // 2
+                    release(inputs.embedded.device)
+                    self._units[inputs.embedded.shape] = units // 2
                     continue
                 log.warning("the head failed", exc_info=True)
                 rows = [Failure(f"{type(error).__name__}: {error}") for _ in chunk]
@@ -60,9 +58,9 @@ class Heads:
 
     def _chunk_of(self, inputs: Inputs, end: torch.Tensor) -> int:
         """Return how many ends make a chunk; more than one only if a row's place in it does not matter."""
-        shape = inputs.token_ids.shape
+        shape, samples = inputs.embedded.shape, samples_of(inputs)
         if shape not in self._units:
-            units = max(1, _ROWS // shape[0]) if end.dim() == 3 and end.shape[0] == shape[0] else 1
+            units = max(1, _ROWS // samples) if end.dim() == 3 and len(end) == samples else 1
             if units > 1:
                 first, *_, last = self._run(inputs, [end] * units, units)
                 if not same_bits(first, last):
@@ -73,5 +71,10 @@ class Heads:
 
     def _run(self, inputs: Inputs, ends: list[torch.Tensor], units: int) -> list[torch.Tensor]:
         filled = ends + [ends[0]] * (units - len(ends))
-        logits = last_logits(self._anatomy, inputs.token_ids.repeat(units, 1), torch.cat(filled))
+        whole = (
+            inputs.prompts[0]
+            if len(inputs.prompts) == 1
+            else torch.cat([ids[:, -1:] for ids in inputs.prompts])
+        )
+        logits = last_logits(self._anatomy, whole.repeat(units, 1), torch.cat(filled))
         return list(logits.chunk(units))[: len(ends)]

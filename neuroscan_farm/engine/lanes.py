@@ -27,8 +27,8 @@ class Inputs(Protocol):
     """What a lane keeps of one batch."""
 
     @property
-    def token_ids(self) -> torch.Tensor:
-        """[samples, tokens], on the device of the embedding."""
+    def prompts(self) -> tuple[torch.Tensor, ...]:
+        """[samples, tokens] of each length, on the device of the embedding."""
 
     @property
     def embedded(self) -> torch.Tensor:
@@ -39,9 +39,10 @@ class Lane(Protocol):
     """How one layer is run on a micro-batch."""
 
     name: str  # as rows record it
+    mixes_lengths: bool  # whether prompts of several lengths can share a unit
 
-    def inputs(self, token_ids: torch.Tensor) -> Inputs:
-        """Prepare a batch of prompts of equal length, [samples, tokens] on the device of the embedding."""
+    def inputs(self, *prompts: torch.Tensor) -> Inputs:
+        """Prepare prompts, [samples, tokens] of each length, on the device of the embedding."""
 
     def stackable(self, inputs: Inputs) -> bool:
         """Whether several units of this batch may share a call; False where rows may depend on their company."""
@@ -69,15 +70,21 @@ class Lane(Protocol):
 class GeneralInputs:
     """A batch, and the arguments with which the model calls each layer on it."""
 
-    token_ids: torch.Tensor  # [samples, tokens]
+    prompts: tuple[torch.Tensor, ...]  # one batch, [samples, tokens]
     embedded: torch.Tensor  # the residual before layer 0, [samples, tokens, hidden]
     calls: dict[int, Sequence[LayerCall]] = field(default_factory=dict)  # by copies
+
+    @property
+    def token_ids(self) -> torch.Tensor:
+        """The batch, [samples, tokens]."""
+        return self.prompts[0]
 
 
 class GeneralLane:
     """Runs the model's own layer modules, with the arguments that the model itself computed for them."""
 
     name = "general"
+    mixes_lengths = False
 
     def __init__(self, anatomy: Anatomy) -> None:
         self._anatomy = anatomy
@@ -85,10 +92,11 @@ class GeneralLane:
         self._growth: dict[torch.Size, list[list[int | None]] | None] = {}
         self._mixes_rows = any(_mixes_rows(layer) for layer in anatomy.layers)
 
-    def inputs(self, token_ids: torch.Tensor) -> GeneralInputs:
-        """See `Lane.inputs`."""
+    def inputs(self, *prompts: torch.Tensor) -> GeneralInputs:
+        """See `Lane.inputs`; one batch at a time."""
+        (token_ids,) = prompts
         embedded, calls = prepare(self._anatomy, token_ids)
-        return GeneralInputs(token_ids, embedded, {1: calls})
+        return GeneralInputs(prompts, embedded, {1: calls})
 
     def stackable(self, inputs: Inputs) -> bool:
         """See `Lane.stackable`: experts see as many rows as the router sends them, and few rows round differently."""
@@ -115,12 +123,13 @@ class GeneralLane:
 
     def halves(self, inputs: Inputs) -> tuple[Inputs, Inputs]:
         """See `Lane.halves`."""
-        middle = len(inputs.token_ids) // 2
-        return self.inputs(inputs.token_ids[:middle]), self.inputs(inputs.token_ids[middle:])
+        (token_ids,) = inputs.prompts
+        middle = len(token_ids) // 2
+        return self.inputs(token_ids[:middle]), self.inputs(token_ids[middle:])
 
     def split(self, inputs: Inputs, unit: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """See `Lane.split`."""
-        middle = len(inputs.token_ids) // 2
+        middle = len(inputs.prompts[0]) // 2
         return unit[:middle], unit[middle:]
 
     def join(self, inputs: Inputs, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
@@ -128,7 +137,7 @@ class GeneralLane:
         return torch.cat([first, second])
 
     def _is_ordinary(self, inputs: Inputs) -> bool:
-        return inputs.embedded.dim() == 3 and inputs.embedded.shape[:2] == inputs.token_ids.shape
+        return inputs.embedded.dim() == 3 and inputs.embedded.shape[:2] == inputs.prompts[0].shape
 
     def _calls(self, inputs: GeneralInputs, copies: int) -> Sequence[LayerCall]:
         if copies not in inputs.calls:
@@ -146,6 +155,11 @@ class GeneralLane:
             return prepare(self._anatomy, inputs.token_ids.repeat(copies, 1))[1]
         done: dict[tuple[int, int], torch.Tensor] = {}  # layers share most of their arguments
         return [_repeated(call, copies, dims, done) for call, dims in zip(single, growth, strict=True)]
+
+
+def samples_of(inputs: Inputs) -> int:
+    """Return how many samples a unit holds."""
+    return sum(len(token_ids) for token_ids in inputs.prompts)
 
 
 def layer_kinds(layers: Sequence[torch.nn.Module]) -> list[str]:

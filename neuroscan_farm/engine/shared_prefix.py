@@ -7,6 +7,7 @@ own rows, sample by sample.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -92,15 +93,107 @@ class Layout:
         return torch.cat([first, second[:, self.prefix :]], dim=1)
 
 
-def find_layout(token_ids: torch.Tensor, *, by_position: bool = True) -> Layout:
-    """Say how to lay out prompts [samples, tokens].
+@dataclass(frozen=True, slots=True)
+class Arrangement:
+    """How batches of different lengths lie in one unit: what all of them share first, then each one's own rows."""
+
+    layouts: tuple[Layout, ...]  # of each batch, with the same prefix
+
+    @property
+    def prefix(self) -> int:
+        """Tokens that are kept once for all samples."""
+        return self.layouts[0].prefix
+
+    @property
+    def samples(self) -> int:
+        """Samples of all batches."""
+        return sum(layout.samples for layout in self.layouts)
+
+    @property
+    def rows(self) -> int:
+        """Rows of one unit."""
+        return self.prefix + sum(layout.samples * layout.own for layout in self.layouts)
+
+    def pack(self, *residuals: torch.Tensor) -> torch.Tensor:
+        """Make a unit of [samples, tokens, width] for each batch: itself where it stands alone, else [1, rows, width]."""
+        if len(residuals) == 1:
+            return self.layouts[0].pack(residuals[0])
+        width = residuals[0].shape[-1]
+        shared = residuals[0][:1, : self.prefix]
+        own = [residual[:, self.prefix :].reshape(1, -1, width) for residual in residuals]
+        return torch.cat([shared, *own], dim=1)
+
+    def by_unit(self, stack: torch.Tensor) -> torch.Tensor:
+        """View a stack of units as [copies, rows, width]."""
+        return stack.reshape(-1, self.rows, stack.shape[-1])
+
+    def parts(self, packed: torch.Tensor) -> list[torch.Tensor]:
+        """Give each batch its rows of [copies, rows, ...], as its layout has them: [copies, prefix + own rows, ...]."""
+        if len(self.layouts) == 1:
+            return [packed]
+        own = torch.split(packed[:, self.prefix :], [one.samples * one.own for one in self.layouts], dim=1)
+        return (
+            [torch.cat([packed[:, : self.prefix], rows], dim=1) for rows in own] if self.prefix else list(own)
+        )
+
+    def ends(self, packed: torch.Tensor) -> torch.Tensor:
+        """Take the last token's rows out of [copies, rows, width]: [copies, samples, width]."""
+        parts = zip(self.layouts, self.parts(packed), strict=True)
+        ends = [layout.ends(part) for layout, part in parts]
+        return ends[0] if len(ends) == 1 else torch.cat(ends, dim=1)
+
+    def halves(self) -> tuple[Arrangement, Arrangement]:
+        """Give the first and the second half of the batches, or of the only one's samples; the prefix stays."""
+        if len(self.layouts) == 1:
+            first, second = self.layouts[0].halves()
+            return Arrangement((first,)), Arrangement((second,))
+        middle = len(self.layouts) // 2
+        return Arrangement(self.layouts[:middle]), Arrangement(self.layouts[middle:])
+
+    def split(self, unit: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Split a unit into the units of the two halves."""
+        if len(self.layouts) == 1:
+            return self.layouts[0].split(unit)
+        first, second = self.halves()
+        middle = first.rows
+        later = unit[:, middle:]
+        if self.prefix:
+            later = torch.cat([unit[:, : self.prefix], later], dim=1)
+        return first._alone(unit[:, :middle]), second._alone(later)
+
+    def join(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        """Join the units of the two halves, or their ends [samples, 1, width]."""
+        if len(self.layouts) == 1:
+            return self.layouts[0].join(first, second)
+        if all(
+            part.shape[:2] == (half.samples, 1)
+            for part, half in zip((first, second), self.halves(), strict=True)
+        ):
+            return torch.cat([first, second])
+        width = first.shape[-1]
+        second = second.reshape(1, -1, width)[:, self.prefix :]
+        return torch.cat([first.reshape(1, -1, width), second], dim=1)
+
+    def _alone(self, unit: torch.Tensor) -> torch.Tensor:
+        """Give a unit the form that a single batch has."""
+        layout = self.layouts[0]
+        if len(self.layouts) > 1 or layout.prefix:
+            return unit
+        return unit.reshape(layout.samples, layout.tokens, -1)
+
+
+def arrange(prompts: Sequence[torch.Tensor], *, by_position: bool = True) -> Arrangement:
+    """Say how to lay out batches of prompts, each [samples, tokens].
 
     Args:
-        token_ids: prompts of equal length.
+        prompts: batches of prompts of equal length.
         by_position: whether the model's masks and rotary inputs are the same for every sample; else nothing is shared.
     """
-    samples, tokens = token_ids.shape
-    same = (token_ids == token_ids[:1]).all(dim=0).tolist()
-    shared = min(same.index(False) if False in same else tokens, tokens - 1)
-    worth = shared >= _FEWEST_TOKENS and (samples - 1) * shared > _LEAST_SAVING * samples * tokens
-    return Layout(samples, tokens, shared if worth and by_position else 0)
+    shortest = min(token_ids.shape[1] for token_ids in prompts)
+    begin = torch.cat([token_ids[:, :shortest] for token_ids in prompts])
+    same = (begin == begin[:1]).all(dim=0).tolist()
+    shared = min(same.index(False) if False in same else shortest, shortest - 1)
+    saved = (len(begin) - 1) * shared
+    worth = shared >= _FEWEST_TOKENS and saved > _LEAST_SAVING * sum(ids.numel() for ids in prompts)
+    prefix = shared if worth and by_position else 0
+    return Arrangement(tuple(Layout(len(ids), ids.shape[1], prefix) for ids in prompts))

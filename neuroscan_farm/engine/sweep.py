@@ -15,7 +15,7 @@ import torch
 
 from neuroscan_farm.domain.paths import LayerPath
 from neuroscan_farm.engine.boundaries import Boundaries
-from neuroscan_farm.engine.lanes import Inputs, Lane
+from neuroscan_farm.engine.lanes import Inputs, Lane, samples_of
 from neuroscan_farm.engine.micro_batches import MicroBatches, is_out_of_memory, release
 from neuroscan_farm.engine.streaming import LayerWeights
 from neuroscan_farm.errors import NeuroscanError
@@ -23,7 +23,9 @@ from neuroscan_farm.planning.trie import PathTrie
 
 log = logging.getLogger(__name__)
 
-_Kind = tuple[torch.Size, object, bool]  # the unit's shape, the layer's kind, whether only its end is wanted
+_Kind = tuple[
+    tuple[torch.Size, ...], object, bool
+]  # the prompts' shapes, the layer's kind, whether only its end is wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,7 @@ class Wave:
         inputs = travel.job.inputs
         shape = inputs.embedded.shape
         tokens = shape[:-1].numel()
-        kind = (shape, self._kinds[layer], last)
+        kind = (tuple(ids.shape for ids in inputs.prompts), self._kinds[layer], last)
         alone = not self._lane.stackable(inputs)
         pending = []
         for node in nodes:
@@ -262,7 +264,7 @@ def run_unit(
     """
     run = lane.run_last if last else lane.run
     tokens = unit.shape[:-1].numel()
-    single = len(inputs.token_ids) == 1
+    single = samples_of(inputs) == 1
     if single or not lane.stackable(inputs) or tokens <= (most_tokens or tokens):
         try:
             return run(inputs, k, unit, 1)
@@ -277,7 +279,7 @@ def run_unit(
         log.warning(
             "out of memory with %d samples of one batch; going on with half of them at a time (on a GPU, rows may "
             "differ in their last bits; a smaller --batch-size avoids that)",
-            len(inputs.token_ids),
+            samples_of(inputs),
         )
     halves = [
         run_unit(lane, half, k, part, last=last, most_tokens=most_tokens)

@@ -16,7 +16,7 @@ from neuroscan_farm.engine.boundaries import BoundaryCache
 from neuroscan_farm.engine.executor import Executor
 from neuroscan_farm.engine.freed_memory import keep_freed_memory
 from neuroscan_farm.engine.fused import fused_lane
-from neuroscan_farm.engine.gate import longest, pass_gate, tolerance_of
+from neuroscan_farm.engine.gate import pass_gate, tolerance_of
 from neuroscan_farm.engine.lanes import GeneralLane, Lane
 from neuroscan_farm.engine.loading import LoadedModel, load
 from neuroscan_farm.engine.prompts import Batch, make_batches
@@ -166,10 +166,9 @@ def choose_lane(
     loaded.layers.follow(anatomy.layers)
     lane, reason = fused_lane(anatomy, residual_dtype=wanted, ensure=loaded.layers.ensure)
     if lane is not None:
-        refused = lane.understands([batch.token_ids.to(loaded.device) for batch in batches]) or lane.prove(
-            longest(batches).to(loaded.device),
-            tolerance=tolerance_of(loaded.dtype),
-            ensure=loaded.layers.ensure,
+        prompts = [batch.token_ids.to(loaded.device) for batch in batches]
+        refused = lane.understands(prompts) or lane.prove(
+            prompts, tolerance=tolerance_of(loaded.dtype), ensure=loaded.layers.ensure
         )
         if refused is None:
             return lane

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuroscan_farm.engine.shared_prefix import Layout, find_layout
+from neuroscan_farm.engine.shared_prefix import Arrangement, Layout, arrange
 
 LAYOUTS = st.integers(2, 12).flatmap(
     lambda tokens: st.builds(Layout, st.integers(1, 5), st.just(tokens), st.integers(0, tokens - 1))
@@ -30,8 +30,8 @@ def test_a_prefix_is_shared_where_it_saves_something(
 ) -> None:
     token_ids = torch.arange(samples * tokens).view(samples, tokens)
     token_ids[:, :shared] = token_ids[:1, :shared]
-    assert find_layout(token_ids) == Layout(samples, tokens, prefix)
-    assert find_layout(token_ids, by_position=False).prefix == 0
+    assert arrange([token_ids]) == Arrangement((Layout(samples, tokens, prefix),))
+    assert arrange([token_ids], by_position=False).prefix == 0
 
 
 def sharing(layout: Layout, width: int = 3) -> torch.Tensor:
@@ -73,3 +73,51 @@ def test_what_is_known_of_positions_is_spread_over_rows(layout: Layout) -> None:
     table = torch.randn(1, layout.tokens, 2)
     spread = layout.by_token(table)
     assert torch.equal(spread, layout.pack(table.repeat(layout.samples, 1, 1)).reshape(-1, 2))
+
+
+ARRANGEMENTS = st.integers(0, 6).flatmap(
+    lambda prefix: st.lists(
+        st.builds(Layout, st.integers(1, 3), st.integers(prefix + 1, prefix + 6), st.just(prefix)),
+        min_size=1,
+        max_size=4,
+    ).map(lambda layouts: Arrangement(tuple(layouts)))
+)
+
+
+def sharing_all(arrangement: Arrangement) -> list[torch.Tensor]:
+    residuals = [torch.randn(layout.samples, layout.tokens, 3) for layout in arrangement.layouts]
+    for residual in residuals:
+        residual[:, : arrangement.prefix] = residuals[0][:1, : arrangement.prefix]
+    return residuals
+
+
+@given(ARRANGEMENTS, st.integers(1, 3))
+def test_every_batch_finds_its_rows_in_a_unit_of_several_lengths(
+    arrangement: Arrangement, copies: int
+) -> None:
+    each = [sharing_all(arrangement) for _ in range(copies)]
+    stack = arrangement.by_unit(torch.cat([arrangement.pack(*residuals) for residuals in each]))
+    assert stack.shape == (copies, arrangement.rows, 3)
+    for number, (layout, part) in enumerate(zip(arrangement.layouts, arrangement.parts(stack), strict=True)):
+        whole = torch.cat([residuals[number] for residuals in each])
+        assert torch.equal(layout.heads_of_all(part[:, :, None])[:, 0], whole)
+    ends = torch.stack([torch.cat([residual[:, -1] for residual in residuals]) for residuals in each])
+    assert torch.equal(arrangement.ends(stack), ends)
+
+
+@given(ARRANGEMENTS)
+def test_halves_of_several_lengths_join_again(arrangement: Arrangement) -> None:
+    if arrangement.samples == 1:
+        return
+    residuals = sharing_all(arrangement)
+    unit = arrangement.pack(*residuals)
+    first, second = arrangement.split(unit)
+    for half, part in zip(arrangement.halves(), (first, second), strict=True):
+        assert half.by_unit(part).shape == (1, half.rows, 3)
+    assert torch.equal(arrangement.join(first, second).reshape(unit.shape), unit)
+    ends = arrangement.ends(arrangement.by_unit(unit)).reshape(-1, 1, 3)
+    parts = [
+        half.ends(half.by_unit(part)).reshape(-1, 1, 3)
+        for half, part in zip(arrangement.halves(), (first, second), strict=True)
+    ]
+    assert torch.equal(arrangement.join(*parts), ends)
