@@ -51,7 +51,7 @@ MEANING = {
     "dtype": "of the weights and the arithmetic; scores are computed in float32",
     "residual_dtype": "of the residual stream between layers",
     "attention": "attention implementation of the model, such as sdpa or eager",
-    "lane": "how layers were run: general (the model's own modules) or fused (operations of ours, proven equal on the model)",
+    "lane": "how layers were run: general (the model's own modules) or fused (operations of ours, proven equal)",
     "placement": "where the weights were: a device, the number of modules on each of several, or streamed",
     "engine_version": "of the executor",
     "scoring_version": "of the scores",

@@ -34,7 +34,8 @@ class EngineOptions(BaseModel):
         "(fused), else by the model's own modules (general)",
     )
     residual: Literal["auto", "float32"] = Field(
-        "auto", description="float32 adds up the residual stream in float32 whatever the dtype; fused lane only"
+        "auto",
+        description="float32 adds up the residual stream in float32 whatever the dtype; fused lane only",
     )
     batch_size: int = Field(16, ge=1, description="most samples of equal token length in one forward pass")
     prompt_format: Literal["raw", "chat"] = Field(

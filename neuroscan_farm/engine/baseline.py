@@ -8,9 +8,9 @@ from typing import Any
 
 from neuroscan_farm.domain.identity import content_digest
 from neuroscan_farm.engine.boundaries import Boundaries, BoundaryCache
-from neuroscan_farm.engine.lanes import Inputs, Lane
-from neuroscan_farm.engine.streaming import LayerWeights
+from neuroscan_farm.engine.lanes.lane import Inputs, Lane
 from neuroscan_farm.engine.sweep import run_unit
+from neuroscan_farm.engine.weights.streaming import LayerWeights
 
 
 class Baseline:

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
-from neuroscan_farm.engine.checkpoint import DTYPES, bytes_of
+from neuroscan_farm.engine.weights.checkpoint import DTYPES, bytes_of
 from neuroscan_farm.errors import ModelError
 from neuroscan_farm.planning.weight_files import StoredTensor, read_header
 

@@ -23,7 +23,8 @@ from neuroscan_farm.engine.anatomy import Anatomy
 from neuroscan_farm.engine.baseline import Baseline
 from neuroscan_farm.engine.boundaries import BoundaryCache
 from neuroscan_farm.engine.heads import Heads
-from neuroscan_farm.engine.lanes import GeneralLane, Inputs, Lane, layer_kinds, layer_token_bytes
+from neuroscan_farm.engine.lanes.general import GeneralLane
+from neuroscan_farm.engine.lanes.lane import Inputs, Lane, layer_kinds, layer_token_bytes
 from neuroscan_farm.engine.loading import LoadedModel
 from neuroscan_farm.engine.micro_batches import Calibration, MicroBatches
 from neuroscan_farm.engine.prompts import Batch

@@ -13,7 +13,7 @@ import torch
 
 from neuroscan_farm.domain.paths import LayerPath
 from neuroscan_farm.engine.anatomy import Anatomy
-from neuroscan_farm.engine.lanes import Inputs, samples_of
+from neuroscan_farm.engine.lanes.lane import Inputs, samples_of
 from neuroscan_farm.engine.micro_batches import is_out_of_memory, release
 from neuroscan_farm.engine.replay import last_logits
 from neuroscan_farm.engine.sweep import Failure, same_bits

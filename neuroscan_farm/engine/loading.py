@@ -17,15 +17,15 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from neuroscan_farm.domain.requests import EngineOptions
-from neuroscan_farm.engine.checkpoint import Checkpoint
-from neuroscan_farm.engine.lean_loading import (
+from neuroscan_farm.engine.weights.checkpoint import Checkpoint
+from neuroscan_farm.engine.weights.lean_loading import (
     Skeleton,
     build_skeleton,
     check_complete,
     load_resident,
     load_streamed,
 )
-from neuroscan_farm.engine.streaming import LayerWeights, ResidentLayers
+from neuroscan_farm.engine.weights.streaming import LayerWeights, ResidentLayers
 from neuroscan_farm.errors import ModelError, WorkerError
 from neuroscan_farm.planning.machine_memory import available_bytes, process_bytes
 from neuroscan_farm.planning.memory import (

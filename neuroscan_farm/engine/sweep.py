@@ -15,9 +15,9 @@ import torch
 
 from neuroscan_farm.domain.paths import LayerPath
 from neuroscan_farm.engine.boundaries import Boundaries
-from neuroscan_farm.engine.lanes import Inputs, Lane, samples_of
+from neuroscan_farm.engine.lanes.lane import Inputs, Lane, samples_of
 from neuroscan_farm.engine.micro_batches import MicroBatches, is_out_of_memory, release
-from neuroscan_farm.engine.streaming import LayerWeights
+from neuroscan_farm.engine.weights.streaming import LayerWeights
 from neuroscan_farm.errors import NeuroscanError
 from neuroscan_farm.planning.trie import PathTrie
 

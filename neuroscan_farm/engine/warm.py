@@ -15,9 +15,10 @@ from neuroscan_farm.engine.anatomy import Anatomy, find_anatomy
 from neuroscan_farm.engine.boundaries import BoundaryCache
 from neuroscan_farm.engine.executor import Executor
 from neuroscan_farm.engine.freed_memory import keep_freed_memory
-from neuroscan_farm.engine.fused import fused_lane
 from neuroscan_farm.engine.gate import pass_gate, tolerance_of
-from neuroscan_farm.engine.lanes import GeneralLane, Lane
+from neuroscan_farm.engine.lanes.fused import fused_lane
+from neuroscan_farm.engine.lanes.general import GeneralLane
+from neuroscan_farm.engine.lanes.lane import Lane
 from neuroscan_farm.engine.loading import LoadedModel, load
 from neuroscan_farm.engine.prompts import Batch, make_batches
 from neuroscan_farm.errors import ModelError

@@ -20,7 +20,16 @@ from neuroscan_farm.statistics.effects import Effect, effects_of, mean_over_prob
 from neuroscan_farm.statistics.sample_matrix import sample_matrices
 from neuroscan_farm.store.run_directory import Manifest, RunDirectory
 
-CONDITIONS = ("device", "backend", "dtype", "residual_dtype", "attention", "lane", "engine_version", "scoring_version")
+CONDITIONS = (
+    "device",
+    "backend",
+    "dtype",
+    "residual_dtype",
+    "attention",
+    "lane",
+    "engine_version",
+    "scoring_version",
+)
 _COLUMNS = ["task_id", "probe", "sample_id", "outcome", "detail", *SCORES, "seconds", *CONDITIONS]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from neuroscan_farm.engine.lanes.lane import Inputs, Lane
 
 from neuroscan_farm.domain.measurements import Measurement, Outcome
 from neuroscan_farm.domain.paths import Block, LayerPath
@@ -20,8 +21,8 @@ from neuroscan_farm.domain.tasks import Task
 from neuroscan_farm.engine.anatomy import find_anatomy
 from neuroscan_farm.engine.boundaries import BoundaryCache
 from neuroscan_farm.engine.executor import Executor
-from neuroscan_farm.engine.fused import fused_lane
-from neuroscan_farm.engine.lanes import GeneralLane, Inputs, Lane
+from neuroscan_farm.engine.lanes.fused import fused_lane
+from neuroscan_farm.engine.lanes.general import GeneralLane
 from neuroscan_farm.engine.loading import LoadedModel, load
 from neuroscan_farm.engine.prompts import Batch, make_batches
 from neuroscan_farm.engine.sweep import Wave, same_bits

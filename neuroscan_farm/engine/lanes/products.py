@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from neuroscan_farm.engine.aligned import Aligned
+from neuroscan_farm.engine.lanes.aligned import Aligned
 
 # Products of fewer rows take other kernels, whose sums round differently: rows are repeated up to this many.
 FEWEST_ROWS = 8

@@ -11,12 +11,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from neuroscan_farm.engine import fused
 from neuroscan_farm.engine.anatomy import Anatomy, find_anatomy
-from neuroscan_farm.engine.fused import FusedInputs, FusedLane, fused_lane
-from neuroscan_farm.engine.lanes import GeneralLane, samples_of
+from neuroscan_farm.engine.lanes import fused
+from neuroscan_farm.engine.lanes.fused import FusedInputs, FusedLane, fused_lane
+from neuroscan_farm.engine.lanes.general import GeneralLane
+from neuroscan_farm.engine.lanes.lane import samples_of
+from neuroscan_farm.engine.lanes.shared_prefix import Arrangement, Layout
 from neuroscan_farm.engine.replay import last_logits
-from neuroscan_farm.engine.shared_prefix import Arrangement, Layout
 from tests.tiny_models import FAMILIES, make_tiny, oracle_logits
 
 # fmt: off

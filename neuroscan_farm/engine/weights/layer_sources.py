@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from neuroscan_farm.engine.checkpoint import Checkpoint
+from neuroscan_farm.engine.weights.checkpoint import Checkpoint
 from neuroscan_farm.errors import ModelError
 
 

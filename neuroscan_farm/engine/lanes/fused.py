@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 import torch
 
 from neuroscan_farm.engine.anatomy import Anatomy, LayerCall
-from neuroscan_farm.engine.fused_layer import Masks, Rotary, masks_of, rotary_of, run_shape
-from neuroscan_farm.engine.lanes import GeneralLane, Inputs
-from neuroscan_farm.engine.layer_shapes import LayerShape, Unrecognised, recognise
+from neuroscan_farm.engine.lanes.fused_layer import Masks, Rotary, masks_of, rotary_of, run_shape
+from neuroscan_farm.engine.lanes.general import GeneralLane
+from neuroscan_farm.engine.lanes.lane import Inputs
+from neuroscan_farm.engine.lanes.layer_shapes import LayerShape, Unrecognised, recognise
+from neuroscan_farm.engine.lanes.shared_prefix import Arrangement, Layout, arrange
 from neuroscan_farm.engine.replay import prepare
-from neuroscan_farm.engine.shared_prefix import Arrangement, Layout, arrange
 
 # Arguments of a layer's call that change nothing without a cache.
 _IDLE_ARGUMENTS = {"position_ids", "cache_position", "use_cache"}

@@ -15,9 +15,9 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from neuroscan_farm.engine.checkpoint import Checkpoint
-from neuroscan_farm.engine.layer_sources import Sources, sources_of
-from neuroscan_farm.engine.streaming import StreamedLayer, StreamedLayers, laid_out
+from neuroscan_farm.engine.weights.checkpoint import Checkpoint
+from neuroscan_farm.engine.weights.layer_sources import Sources, sources_of
+from neuroscan_farm.engine.weights.streaming import StreamedLayer, StreamedLayers, laid_out
 from neuroscan_farm.errors import ModelError
 from neuroscan_farm.planning.memory import ModelSizes
 

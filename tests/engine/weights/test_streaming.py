@@ -19,7 +19,7 @@ from neuroscan_farm.domain.requests import EngineOptions
 from neuroscan_farm.engine.anatomy import find_anatomy
 from neuroscan_farm.engine.loading import LoadedModel, load
 from neuroscan_farm.engine.replay import prepare
-from neuroscan_farm.engine.streaming import ResidentLayers, StreamedLayers
+from neuroscan_farm.engine.weights.streaming import ResidentLayers, StreamedLayers
 from neuroscan_farm.errors import ModelError, WorkerError
 from neuroscan_farm.planning.memory import LEAST_WORK_BYTES
 from tests.tiny_models import FAMILIES, make_tiny
@@ -322,7 +322,7 @@ def test_a_process_stays_below_its_limit_with_a_model_that_is_larger(tmp_path: P
 def test_the_next_layer_is_read_while_this_one_computes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from neuroscan_farm.engine.layer_sources import Sources
+    from neuroscan_farm.engine.weights.layer_sources import Sources
 
     loaded, layers = streamed(make_tiny("llama", tmp_path / "model"))
     layers.follow(list(find_layers(loaded.model)))

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from neuroscan_farm.engine import products
-from neuroscan_farm.engine.products import ACTIVATIONS, QuickLinear, linear, quick_linears
+from neuroscan_farm.engine.lanes import products
+from neuroscan_farm.engine.lanes.products import ACTIVATIONS, QuickLinear, linear, quick_linears
 
 
 @pytest.fixture(autouse=True)

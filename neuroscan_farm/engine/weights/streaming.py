@@ -17,8 +17,8 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from neuroscan_farm.engine.checkpoint import Checkpoint
-from neuroscan_farm.engine.layer_sources import Sources
+from neuroscan_farm.engine.weights.checkpoint import Checkpoint
+from neuroscan_farm.engine.weights.layer_sources import Sources
 
 _ALIGNMENT = 64  # of torch's own CPU tensors
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from neuroscan_farm.engine.aligned import Aligned
+from neuroscan_farm.engine.lanes.aligned import Aligned
 
 FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "silu": functional.silu,

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from neuroscan_farm.engine.norms import Norm, recognise_norm
-from neuroscan_farm.engine.products import ACTIVATIONS, QuickLinear
+from neuroscan_farm.engine.lanes.norms import Norm, recognise_norm
+from neuroscan_farm.engine.lanes.products import ACTIVATIONS, QuickLinear
 
 
 class Unrecognised(Exception):

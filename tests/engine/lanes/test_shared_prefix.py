@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuroscan_farm.engine.shared_prefix import Arrangement, Layout, arrange
+from neuroscan_farm.engine.lanes.shared_prefix import Arrangement, Layout, arrange
 
 LAYOUTS = st.integers(2, 12).flatmap(
     lambda tokens: st.builds(Layout, st.integers(1, 5), st.just(tokens), st.integers(0, tokens - 1))

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from neuroscan_farm.engine.layer_shapes import MLP, Attention, LayerShape, Projection
-from neuroscan_farm.engine.norms import Norm, normed
-from neuroscan_farm.engine.products import linear
-from neuroscan_farm.engine.shared_prefix import Arrangement, Layout
+from neuroscan_farm.engine.lanes.layer_shapes import MLP, Attention, LayerShape, Projection
+from neuroscan_farm.engine.lanes.norms import Norm, normed
+from neuroscan_farm.engine.lanes.products import linear
+from neuroscan_farm.engine.lanes.shared_prefix import Arrangement, Layout
 
 
 @dataclass(frozen=True, slots=True)
