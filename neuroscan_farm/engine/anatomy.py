@@ -27,23 +27,11 @@ from neuroscan_farm.engine.independence import (
 )
 from neuroscan_farm.errors import GateError, ModelError
 
-_PLACE_NAMES = (
-    "layer_idx",
-    "layer_id",
-    "layer_number",
-    "layer_index",
-)  # under which modules know their place
-
-_DEPTH_NAMES = (
-    "num_hidden_layers",
-    "n_layer",
-    "n_layers",
-    "num_layers",
-)  # under which configs hold the depth
-
-# Options with which a layer computes constants from its place when it is made: a checkpoint made along another path
-# would compute others, so what is measured would not be what is exported.
-_PLACE_OPTIONS = ("scale_attn_by_inverse_layer_idx",)
+# Under which modules know their place, configs the depth, and the owner of the list where the layers end that have keys
+# of their own: behind the last one.
+_PLACE_NAMES = ("layer_idx", "layer_id", "layer_number", "layer_index")
+_DEPTH_NAMES = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+_END_NAMES = ("first_kv_shared_layer_idx",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +116,9 @@ class Anatomy:
         """
         depth = len(self.layers)
         saved = [(config, dict(config.__dict__)) for config in _configs(self.model)]
+        ends = [name for name in _END_NAMES if self.owner.__dict__.get(name) == depth]
         try:
+            self.owner.__dict__.update(dict.fromkeys(ends, len(path)))
             for config, content in saved:
                 for key, value in content.items():
                     if key in _DEPTH_NAMES and value == depth:
@@ -141,6 +131,7 @@ class Anatomy:
                 yield self.model
         finally:
             setattr(self.owner, self.attribute, nn.ModuleList(self.layers))
+            self.owner.__dict__.update(dict.fromkeys(ends, depth))
             for config, content in saved:
                 config.__dict__.clear()
                 config.__dict__.update(content)
@@ -187,11 +178,6 @@ def _at_place(module: nn.Module, old: int, new: int) -> nn.Module:
         if twin.__dict__.get(name) == old:
             twin.__dict__[name] = new
     return twin
-
-
-def place_options(model: nn.Module) -> list[str]:
-    """Name the options of the model's config that make its layers depend on their place."""
-    return [name for name in _PLACE_OPTIONS if getattr(model.config, name, False)]
 
 
 def find_anatomy(model: nn.Module, token_ids: torch.Tensor, *, depth: int) -> Anatomy:

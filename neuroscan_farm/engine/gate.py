@@ -18,7 +18,6 @@ from neuroscan_farm.engine.anatomy import (
     Anatomy,
     architecture_fact,
     attempt_forward,
-    place_options,
     stack_of,
 )
 from neuroscan_farm.engine.executor import Executor
@@ -46,11 +45,6 @@ def pass_gate(executor: Executor, batches: list[Batch]) -> float:
     longest = max(batches, key=lambda batch: batch.token_ids.shape[1])  # which masks matter most for
     token_ids = longest.token_ids[:_SAMPLES].to(executor.loaded.device)
     tolerance = tolerance_of(executor.loaded.dtype)
-    if placed := place_options(model):
-        raise GateError(
-            f"{family}: its layers depend on their own index ({', '.join(placed)}), so a model that is rebuilt along a "
-            "path would not be what was measured; not supported"
-        )
     # Of all tokens, the logits of a long prompt may take more memory than the model.
     few: dict[str, Any] = {"use_cache": False, **last_tokens(model, 2)}
     untouched = attempt_forward(model, "its own forward", input_ids=token_ids, **few).logits
@@ -163,6 +157,7 @@ def _paths_to_prove(depth: int) -> list[tuple[str, LayerPath]]:
     middle = Block(depth // 3, max(depth // 3 + 1, 2 * depth // 3))
     paths = [
         ("a duplicated block", LayerPath.duplicating([middle], depth)),
+        ("its first layer repeated", LayerPath.duplicating([Block(0, 1)], depth)),
         ("its last layer repeated", LayerPath.duplicating([Block(depth - 1, depth)], depth)),
     ]
     if depth > 1:

@@ -13,6 +13,7 @@ from typing import Any
 from neuroscan_farm.errors import ModelError
 
 _DEPTH = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+_KINDS = ("layers_block_type", "layer_types")  # one entry for each layer
 _WIDTH = ("hidden_size", "n_embd", "d_model", "n_embed")
 _LENGTH = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
 _CAUSAL_ENDINGS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
@@ -46,7 +47,7 @@ def read_facts(folder: Path, *, name: str | None = None) -> ModelFacts:
     check_decoder(config, folder)
     nested = config.get("text_config")
     text = {**config, **(nested if isinstance(nested, dict) else {})}
-    depth = _first_number(text, _DEPTH)
+    depth = _first_number(text, _DEPTH) or _length_of_a_list(text)
     if depth is None:
         raise ModelError(
             f"{folder}/config.json: the number of layers is missing; expected one of {', '.join(_DEPTH)}"
@@ -148,6 +149,12 @@ def fingerprint(folder: Path) -> str:
                 file.seek(math.floor(max(size - _SAMPLE_BYTES, 0) * k / (_SAMPLES_PER_FILE + 1)))
                 digest.update(file.read(_SAMPLE_BYTES))
     return digest.hexdigest()
+
+
+def _length_of_a_list(config: dict[str, Any]) -> int | None:
+    """Return how many layers a list of their kinds names, for families that save no number."""
+    lists = (config.get(name) for name in _KINDS)
+    return next((len(kinds) for kinds in lists if isinstance(kinds, list) and kinds), None)
 
 
 def _first_number(config: dict[str, Any], names: tuple[str, ...]) -> int | None:
