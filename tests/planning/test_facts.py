@@ -44,6 +44,12 @@ def test_the_names_that_other_families_give_to_depth_and_width_are_known(
     assert (facts.depth, facts.hidden_size) == (9, 16)
 
 
+@pytest.mark.parametrize("name", ["layers_block_type", "layer_types"])
+def test_a_depth_that_only_a_list_of_kinds_tells_is_found(tmp_path: Path, name: str) -> None:
+    changes: dict[str, Any] = {"num_hidden_layers": None, name: ["mamba", "attention", "mlp"] * 3}
+    assert read_facts(paper_model(tmp_path / "tiny", **changes)).depth == 9
+
+
 def test_the_text_part_of_a_larger_model_is_what_is_scanned(tmp_path: Path) -> None:
     folder = paper_model(
         tmp_path / "nested",

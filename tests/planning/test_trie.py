@@ -39,9 +39,7 @@ def test_every_path_is_spelt_by_its_chain(paths: list[LayerPath]) -> None:
 @given(paths_of_any_kind)
 def test_there_is_one_node_for_each_prefix_beyond_the_baseline(paths: list[LayerPath]) -> None:
     prefixes = {
-        path.layers[:length]
-        for path in paths
-        for length in range(path.shared_prefix() + 1, len(path) + 1)
+        path.layers[:length] for path in paths for length in range(path.shared_prefix() + 1, len(path) + 1)
     }
     assert evaluations(paths) == len(prefixes)
 
@@ -78,7 +76,9 @@ def test_the_shares_of_the_work_add_up(paths: list[LayerPath]) -> None:
 
 def test_the_full_grid_needs_one_sweep_and_the_known_number_of_evaluations() -> None:
     depth = 80
-    grid = [LayerPath.duplicating([Block(i, j)], depth) for i in range(depth) for j in range(i + 1, depth + 1)]
+    grid = [
+        LayerPath.duplicating([Block(i, j)], depth) for i in range(depth) for j in range(i + 1, depth + 1)
+    ]
     trie = PathTrie.of(grid)
     assert len(grid) == 3_240
     assert len(trie.nodes) == depth * (depth + 1) * (2 * depth + 1) // 6 == 173_880

@@ -88,7 +88,7 @@ MEASUREMENTS_BY_VERSION = {
         placement string not null
         engine_version string not null
         scoring_version string not null
-    """
+    """,
 }
 PLAN_BY_VERSION = {
     "1": """
