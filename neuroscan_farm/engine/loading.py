@@ -55,7 +55,9 @@ class LoadedModel:
     dtype: str
     attention: str
     folder: Path
-    placement: str  # "cpu", "cuda:0", or layers per device where the model is split
+    placement: (
+        str  # "cpu", "cuda:0", modules per device where the model is split; whether layers are streamed
+    )
     layers: LayerWeights = field(default_factory=ResidentLayers)  # ask it before a layer runs
     work_bytes: int | None = None  # most bytes for residual streams and activations; None is no bound
     memory: str = ""  # whether layers are streamed and why, for people
@@ -115,7 +117,7 @@ def load(
         dtype=str(first.dtype).removeprefix("torch."),
         attention=str(getattr(model.config, "_attn_implementation", None) or "unknown"),
         folder=folder,
-        placement=_placement(model),
+        placement=_placement(model) + (", layers streamed" if loaded.layers.streamed else ""),
         layers=loaded.layers,
         work_bytes=loaded.work_bytes,
         memory=loaded.memory,
@@ -292,7 +294,7 @@ def _device(options: EngineOptions, memory_mb: tuple[int, ...]) -> torch.device:
 def _placement(model: torch.nn.Module) -> str:
     mapping = getattr(model, "hf_device_map", None)
     if not mapping or len(set(mapping.values())) < 2:
-        return str(next(model.parameters()).device)
+        return str(next(parameter for parameter in model.parameters() if not parameter.is_meta).device)
     counts: dict[str, int] = {}
     for device in mapping.values():
         counts[str(device)] = counts.get(str(device), 0) + 1

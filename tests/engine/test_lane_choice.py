@@ -9,7 +9,9 @@ import pytest
 
 from neuroscan_farm.engine.lanes.fused import FusedLane
 from neuroscan_farm.engine.shard import execute_shard
+from neuroscan_farm.engine.warm import WarmModel
 from neuroscan_farm.errors import ModelError
+from neuroscan_farm.store.schema import CIRCUMSTANCES
 from tests.conftest import MakeRun
 from tests.tiny_models import make_tiny
 
@@ -24,6 +26,22 @@ def test_the_fused_lane_serves_a_model_of_the_common_shape_and_rows_say_so(
     assert {(row["lane"], row["attention"], row["residual_dtype"], row["placement"]) for row in rows} == {
         ("fused", "sdpa", "float32", "cpu")
     }
+
+
+def test_streamed_layers_are_in_the_rows_and_change_nothing_else(
+    make_run: MakeRun, warm: Any, own_settings: Path
+) -> None:
+    streaming = WarmModel(threads=1, cache_dir=own_settings / "other", cache_bytes=10**9, stream=True)
+    tables = []
+    for name, holder in (("resident", warm), ("streamed", streaming)):
+        run = make_run(name, parameters={"blocks": ["2,4", "1,5"]})
+        for shard in run.shards():
+            execute_shard(run, shard.shard_id, 1, worker="test", warm=holder)
+        rows = run.parts.read()
+        tables.append(rows.drop_columns([*CIRCUMSTANCES, "run_id"]))
+        (placement,) = set(rows["placement"].to_pylist())
+        assert placement == ("cpu" if name == "resident" else "cpu, layers streamed")
+    assert tables[0].equals(tables[1])
 
 
 def test_both_lanes_agree_on_every_score(make_run: MakeRun, warm: Any) -> None:
