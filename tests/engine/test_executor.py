@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from neuroscan_farm.engine.lanes.lane import Inputs, Lane
 
 from neuroscan_farm.domain.measurements import Measurement, Outcome
 from neuroscan_farm.domain.paths import Block, LayerPath
@@ -23,6 +22,7 @@ from neuroscan_farm.engine.boundaries import BoundaryCache
 from neuroscan_farm.engine.executor import Executor
 from neuroscan_farm.engine.lanes.fused import fused_lane
 from neuroscan_farm.engine.lanes.general import GeneralLane
+from neuroscan_farm.engine.lanes.lane import Inputs, Lane
 from neuroscan_farm.engine.loading import LoadedModel, load
 from neuroscan_farm.engine.prompts import Batch, make_batches
 from neuroscan_farm.engine.sweep import Wave, same_bits
