@@ -52,7 +52,7 @@ def long_scan(tiny_llama: Path, long_probe: Path) -> list[str]:
     """A request that takes a good while: 22 tasks of 200 samples, one task a shard."""
     return [
         *("duplication", "-m", str(tiny_llama), "-p", str(long_probe)),
-        *("--batch-size", "4", "--shard-size", "1", "--max-block", "2"),
+        *("--batch-size", "4", "--shard-size", "1", "--max-block", "2", "--set", "engine.lane=general"),
     ]
 
 

@@ -201,7 +201,7 @@ def test_a_worker_killed_in_the_middle_of_a_shard_loses_nothing_and_doubles_noth
 ) -> None:
     changes: dict[str, Any] = {
         "probes": [str(long_probe)],
-        "engine": {"batch_size": 4},
+        "engine": {"batch_size": 4, "lane": "general"},
         "parameters": {"max_block": 1},
     }
     expected = make_run("expected", **changes)

@@ -46,7 +46,7 @@ def long_run(make_run: MakeRun, long_probe: Path) -> RunDirectory:
         executor="celery",
         probes=[str(long_probe)],
         parameters={"max_block": 1},
-        engine={"batch_size": 4},
+        engine={"batch_size": 4, "lane": "general"},
         shard_size=3,
     )
 
@@ -62,7 +62,7 @@ def undisturbed(make_run: MakeRun, long_probe: Path, warm: object) -> pd.DataFra
         "undisturbed",
         probes=[str(long_probe)],
         parameters={"max_block": 1},
-        engine={"batch_size": 4},
+        engine={"batch_size": 4, "lane": "general"},
         shard_size=3,
     )
     for shard in run.shards():
