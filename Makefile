@@ -23,7 +23,7 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
-bench: bench-peers ## all measurements, about a quarter of an hour; see docs/benchmarks.md
+bench: bench-peers ## all measurements, the better part of an hour; see docs/benchmarks.md
 	$(BIN)/python benchmarks/run.py --page
 
 bench-peers: $(READY) ## install layer-scan and neuro-scan for `bench`, which leaves them out where that fails

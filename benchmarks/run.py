@@ -1,7 +1,7 @@
 """The benchmark: everything in interleaved rounds on one machine, into results.json and from there into the page.
 
-    make bench                                          all of it, about a quarter of an hour on two cores
-    python benchmarks/run.py --quick                    a smaller one of each, about three minutes
+    make bench                                          all of it, the better part of an hour
+    python benchmarks/run.py --quick                    a smaller one of each
     python benchmarks/run.py --only grid --hidden 512   one section; the others' results stay as they are
 
 Sections: grid, pairs, scaling, workers, streaming, farm. See docs/benchmarks.md for what each one measures.

@@ -26,11 +26,11 @@ from neuroscan_farm.engine.independence import (
     require_no_place,
 )
 from neuroscan_farm.errors import GateError, ModelError
+from neuroscan_farm.planning.facts import DEPTH_NAMES
 
 # Under which modules know their place, configs the depth, and the owner of the list where the layers end that have keys
 # of their own: behind the last one.
 _PLACE_NAMES = ("layer_idx", "layer_id", "layer_number", "layer_index")
-_DEPTH_NAMES = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _END_NAMES = ("first_kv_shared_layer_idx",)
 
 
@@ -121,7 +121,7 @@ class Anatomy:
             self.owner.__dict__.update(dict.fromkeys(ends, len(path)))
             for config, content in saved:
                 for key, value in content.items():
-                    if key in _DEPTH_NAMES and value == depth:
+                    if key in DEPTH_NAMES and value == depth:
                         config.__dict__[key] = len(path)
                     elif isinstance(value, list | tuple) and len(value) == depth:
                         config.__dict__[key] = type(value)(value[k] for k in path)

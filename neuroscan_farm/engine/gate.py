@@ -1,8 +1,8 @@
 """The gate: proof, on the model at hand, that replayed layers are the model. Passed before a run spends time.
 
 Three facts are checked on a few real prompts. The model is causal. The identity path, run by the executor from
-single layers, equals the untouched model. Paths with a duplicated block, a skipped layer and a repeated last layer
-equal the same model with its layer list physically rebuilt, run by its own forward.
+single layers, equals the untouched model. Paths with a duplicated block, a skipped layer and a repeated first or last
+layer equal the same model with its layer list physically rebuilt, run by its own forward.
 """
 
 from __future__ import annotations

@@ -23,9 +23,8 @@ from neuroscan_farm.planning.trie import PathTrie
 
 log = logging.getLogger(__name__)
 
-_Kind = tuple[
-    tuple[torch.Size, ...], object, bool
-]  # the prompts' shapes, the layer's kind, whether only its end is wanted
+# The prompts' shapes, the layer's kind, whether only its end is wanted.
+_Kind = tuple[tuple[torch.Size, ...], object, bool]
 
 
 @dataclass(frozen=True, slots=True)

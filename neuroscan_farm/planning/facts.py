@@ -12,7 +12,7 @@ from typing import Any
 
 from neuroscan_farm.errors import ModelError
 
-_DEPTH = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+DEPTH_NAMES = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _KINDS = ("layers_block_type", "layer_types")  # one entry for each layer
 _WIDTH = ("hidden_size", "n_embd", "d_model", "n_embed")
 _LENGTH = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
@@ -47,10 +47,10 @@ def read_facts(folder: Path, *, name: str | None = None) -> ModelFacts:
     check_decoder(config, folder)
     nested = config.get("text_config")
     text = {**config, **(nested if isinstance(nested, dict) else {})}
-    depth = _first_number(text, _DEPTH) or _length_of_a_list(text)
+    depth = _first_number(text, DEPTH_NAMES) or _length_of_a_list(text)
     if depth is None:
         raise ModelError(
-            f"{folder}/config.json: the number of layers is missing; expected one of {', '.join(_DEPTH)}"
+            f"{folder}/config.json: the number of layers is missing; expected one of {', '.join(DEPTH_NAMES)}"
         )
     return ModelFacts(
         folder=folder,

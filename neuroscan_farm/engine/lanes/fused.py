@@ -44,9 +44,8 @@ class FusedInputs:
     prompts: tuple[torch.Tensor, ...]  # [samples, tokens] of each length
     embedded: torch.Tensor  # the unit at boundary 0
     layout: Arrangement
-    arguments: tuple[
-        Sequence[_Arguments], ...
-    ]  # of each batch, one for each layer; layers share their tensors
+    # Of each batch, one for each layer; layers share their tensors.
+    arguments: tuple[Sequence[_Arguments], ...]
     end_dtype: torch.dtype  # in which the head takes the residual
     _rotary: dict[object, Rotary] = field(default_factory=dict)
     _masks: dict[object, Masks] = field(default_factory=dict)
@@ -54,14 +53,14 @@ class FusedInputs:
     def rotary(self, k: int, shape: LayerShape, like: torch.Tensor) -> Rotary | None:
         """The rotary inputs of layer k, in the dtype and on the device of `like`."""
         tables = [(one[k].cos, one[k].sin) for one in self.arguments]
-        cos, sin = (
-            [table.to(like) for table in part if table is not None] for part in zip(*tables, strict=True)
-        )
-        if not cos:
-            return None
         first = tables[0]
+        if first[0] is None:
+            return None
         key = (id(first[0]), id(first[1]), like.device, like.dtype, shape.attention.interleaved)
         if key not in self._rotary:
+            cos, sin = (
+                [table.to(like) for table in part if table is not None] for part in zip(*tables, strict=True)
+            )
             self._rotary[key] = rotary_of(cos, sin, self.layout, interleaved=shape.attention.interleaved)
         return self._rotary[key]
 

@@ -41,14 +41,6 @@ class Layout:
         own = residual[:, self.prefix :].reshape(1, -1, residual.shape[-1])
         return torch.cat([residual[:1, : self.prefix], own], dim=1)
 
-    def by_unit(self, stack: torch.Tensor) -> torch.Tensor:
-        """View a stack of units as [copies, rows, width]."""
-        return stack.reshape(-1, self.rows, stack.shape[-1])
-
-    def by_token(self, table: torch.Tensor) -> torch.Tensor:
-        """Repeat what is known of each position, [1 or samples, tokens, width], for each row: [rows, width]."""
-        return self.pack(table.expand(self.samples, -1, -1)).reshape(self.rows, -1)
-
     def ends(self, packed: torch.Tensor) -> torch.Tensor:
         """Take the last token's rows out of [copies, rows, width]: [copies, samples, width]."""
         own = packed[:, self.prefix :].reshape(len(packed), self.samples, self.own, -1)

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from neuroscan_farm.engine.lanes.fused_layer import rotary_of
 from neuroscan_farm.engine.lanes.shared_prefix import Arrangement, Layout, arrange
 
 LAYOUTS = st.integers(2, 12).flatmap(
@@ -43,7 +44,7 @@ def sharing(layout: Layout, width: int = 3) -> torch.Tensor:
 @given(LAYOUTS, st.integers(1, 3))
 def test_every_sample_finds_all_of_its_rows_in_a_packed_stack(layout: Layout, copies: int) -> None:
     residuals = [sharing(layout) for _ in range(copies)]
-    stack = layout.by_unit(torch.cat([layout.pack(residual) for residual in residuals]))
+    stack = Arrangement((layout,)).by_unit(torch.cat([layout.pack(residual) for residual in residuals]))
     assert stack.shape == (copies, layout.rows, 3)
     whole = torch.cat(residuals)
     assert torch.equal(layout.ends(stack).reshape(-1, 3), whole[:, -1])
@@ -71,7 +72,7 @@ def test_halves_are_units_of_their_own_and_join_again(layout: Layout) -> None:
 @given(LAYOUTS)
 def test_what_is_known_of_positions_is_spread_over_rows(layout: Layout) -> None:
     table = torch.randn(1, layout.tokens, 2)
-    spread = layout.by_token(table)
+    spread = rotary_of([table], [table], Arrangement((layout,)), interleaved=False).cos[:, 0]
     assert torch.equal(spread, layout.pack(table.repeat(layout.samples, 1, 1)).reshape(-1, 2))
 
 
