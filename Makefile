@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_RUN := runs/demo
 
-.PHONY: demo test check lint types bench bench-peers docs families clean
+.PHONY: demo test check chaos lint types bench bench-peers docs families clean
 
 demo: $(READY) ## scan the bundled model with the embedded farm, then say where the heatmap is
 	$(BIN)/neuroscan-farm run --config configs/demo.yaml --workers 2 --output $(DEMO_RUN)
@@ -15,6 +15,10 @@ test: $(READY) ## all tests
 	$(BIN)/python -m pytest
 
 check: lint types test ## what CI runs
+
+chaos: $(READY) ## 200 random faults over 3,000 tasks, on a farm and on a local run: half an hour and more
+	$(BIN)/python -m tests.faults.chaos --faults 200 --tasks 3000
+	$(BIN)/python -m tests.faults.chaos --faults 200 --tasks 3000 --local
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -184,11 +184,89 @@ def _farm(found: dict[str, Found]) -> str:
             str(one["shards"]),
             f"{one[name]['times_bare']['totals']:.3f}×",
             f"{one[name]['milliseconds_per_shard']:.0f} ms",
+            f"{one[name]['milliseconds_per_shard'] / 60_000:.2%}",
+            "3 % at most",
         ]
         for one in found.values()
         for name in ("local executor", "celery and redis")
     ]
-    return _table(["way", "width × layers", "shards", "time of the bare engine's", "added per shard"], rows)
+    head = ["way", "width × layers", "shards", "time of the bare engine's", "added per shard"]
+    return _table([*head, "of a shard of one minute", "target"], rows)
+
+
+def _scale(found: dict[str, Found]) -> str:
+    rows: list[list[str]] = []
+    for one in found.values():
+        if "tasks" in one:
+            what = f"{one['tasks']:,} tasks"
+            half = f"{what}, half of them done in {one['parts']:,} parts"
+            rows += [
+                [f"`submit`, {what}", f"{one['submit_seconds']} s", "20 s"],
+                [
+                    f"then, until the first order is sent, {what}",
+                    *_s(one, "first_order_after_submit_seconds"),
+                ],
+                [f"`status`, {what}", f"{one['status_seconds']} s", "1 s"],
+                [f"`resume`, {half}", f"{one['resume_seconds']} s", "10 s"],
+                [
+                    f"then, until the first order is sent, {half}",
+                    *_s(one, "first_order_after_resume_seconds"),
+                ],
+                [f"`status`, {half}", f"{one['status_half_done_seconds']} s", "1 s"],
+                ["`status`, the same after `compact`", f"{one['status_compacted_seconds']} s", "1 s"],
+                [f"most memory of Redis, {what}", f"{one['redis_peak_mb']} MB", "500 MB"],
+            ]
+        else:
+            what = f"{one['runs']} runs of {one['tasks_each']:,} tasks"
+            rows += [
+                [f"`submit`, one of {what}", *_s(one, "submit_seconds_median")],
+                [f"until each of {what} has orders", *_s(one, "all_have_orders_after_seconds")],
+                [f"`ls`, {what}", *_s(one, "ls_seconds")],
+                [f"most memory of Redis, {what}", f"{one['redis_peak_mb']} MB", "500 MB"],
+            ]
+    return _table(["what", "measured", "target"], rows)
+
+
+def _s(one: Found, name: str) -> list[str]:
+    return [f"{one[name]} s", ""]
+
+
+def _recovery(found: dict[str, Found]) -> str:
+    rows = []
+    if "recovery/farm" in found:
+        one = found["recovery/farm"]
+        worst = f"{max(one['seconds'])} s"
+        rows.append(["another worker has the shard", f"{one['median_seconds']} s", worst, "45 s"])
+    if "recovery/local" in found:
+        one = found["recovery/local"]
+        handed, again = one["handed_out_again_seconds"], one["measured_again_seconds"]
+        rows.append(["the local executor has handed it out again", *_middle_and_worst(handed), "1 s"])
+        rows.append(["a fresh local process measures it again", *_middle_and_worst(again), ""])
+    return _table(["after a kill", "median", "worst", "target"], rows)
+
+
+def _faults(found: dict[str, Found]) -> str:
+    rows = []
+    for key, one in found.items():
+        hands = ", ".join(f"{what}: {often}" for what, often in one["hands"].items()) or "nothing"
+        rows.append(
+            [
+                key.removeprefix("faults/"),
+                f"{one['tasks']:,} ({one['rows']:,} rows)",
+                str(sum(one["faults"].values())),
+                str(one["deaths"]),
+                str(one["lost"]),
+                str(one["doubled"]),
+                str(one["different"]),
+                hands,
+            ]
+        )
+    head = ["what", "tasks", "faults", "deaths on record", "rows lost", "doubled", "different"]
+    return _table([*head, "what a person had to do"], rows)
+
+
+def _middle_and_worst(seconds: list[float]) -> list[str]:
+    return [f"{sorted(seconds)[len(seconds) // 2]} s", f"{max(seconds)} s"]
 
 
 def _circumstances(found: Iterable[Found]) -> str:
@@ -216,6 +294,9 @@ _TABLES = {
     "workers": _workers,
     "streaming": _streaming,
     "farm": _farm,
+    "scale": _scale,
+    "recovery": _recovery,
+    "faults": _faults,
 }
 
 

@@ -4,7 +4,8 @@
     python benchmarks/run.py --quick                    a smaller one of each
     python benchmarks/run.py --only grid --hidden 512   one section; the others' results stay as they are
 
-Sections: grid, pairs, scaling, workers, streaming, farm. See docs/benchmarks.md for what each one measures.
+Sections: grid, pairs, scaling, workers, streaming, farm, scale, recovery, faults. docs/benchmarks.md says what each
+one measures.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ import time
 from pathlib import Path
 
 import farm_overhead
+import faults
 import grid
 import one_or_two_workers
 import pairs
+import recovery
+import scale
 import scaling
 import streaming
 from figures import write_page
@@ -34,6 +38,9 @@ SECTIONS = {
     "workers": one_or_two_workers.run,
     "streaming": streaming.run,
     "farm": farm_overhead.run,
+    "scale": scale.run,
+    "recovery": recovery.run,
+    "faults": faults.run,
 }
 
 

@@ -65,12 +65,12 @@ class Farm:
     def round(self) -> Answer:
         """Carry out the run once and return the seconds."""
         run = fresh_run(self._plan, self._folder / "run", self._cache)
-        expected = run.rows_expected(run.shards())
+        tasks = sum(len(shard.tasks) for shard in self._plan.shards)
 
         def by_broker() -> None:
             submit(run, self._broker)
             deadline = time.monotonic() + _PATIENCE_SECONDS
-            while len(run.parts.finished(expected)) < len(expected):
+            while len(run.parts.look().done) < tasks:
                 if time.monotonic() > deadline or self._process.poll() is not None:
                     raise RuntimeError("the farm's workers did not finish the run")
                 time.sleep(0.01)

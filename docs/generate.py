@@ -23,7 +23,8 @@ GROUPS = {"probes": ("ls", "show", "validate"), "models": ("inspect",), "config"
 MEANING = {
     "run_id": "the run",
     "task_id": "the configuration, made of its path and the probes' content",
-    "shard_id": "the shard that the task travelled in",
+    "shard_id": "the shard that the task was planned in",
+    "planned_shard": "the shard of the first cut, which rows keep",
     "analysis": "the request's analysis",
     "path": "layers in the order of their visits",
     "i": "first layer of the block; null where the path is no plain (i, j)",
@@ -58,6 +59,7 @@ MEANING = {
     "stage": "0 is planned at once, 1 from the rows of stage 0",
     "evaluations": "layer evaluations that are left after the baseline's boundary",
 }
+MEANING_IN_THE_PLAN = {"shard_id": "the shard that the task travels in, by the present cut"}
 
 
 def cli_page() -> str:
@@ -77,8 +79,11 @@ def cli_page() -> str:
 def tables_page() -> str:
     """The tables on disk, the fields of a request, and the settings."""
     pages = ["# Tables, requests and settings\n\nWritten by `make docs` from the code."]
-    for title, schema in (("`parts/*.parquet`: measurements", MEASUREMENTS), ("`plan.parquet`: tasks", PLAN)):
-        rows = [f"| `{field.name}` | {field.type} | {MEANING[field.name]} |" for field in schema]
+    for title, schema, meaning in (
+        ("`parts/*.parquet`: measurements", MEASUREMENTS, MEANING),
+        ("`plan.parquet`: tasks", PLAN, MEANING | MEANING_IN_THE_PLAN),
+    ):
+        rows = [f"| `{field.name}` | {field.type} | {meaning[field.name]} |" for field in schema]
         pages.append(f"## {title}\n\n| column | type | meaning |\n| --- | --- | --- |\n" + "\n".join(rows))
     circumstances = ", ".join(f"`{name}`" for name in CIRCUMSTANCES)
     pages.append(f"All columns but {circumstances} are the same in every attempt at a run.")

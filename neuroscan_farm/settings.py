@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import platformdirs
-import yaml
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from neuroscan_farm.errors import RequestError
+from neuroscan_farm.logs import LogFormat
+from neuroscan_farm.yaml_text import read_yaml
 
 
 def user_file() -> Path:
@@ -27,13 +28,24 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="NEUROSCAN_", extra="ignore", frozen=True)
 
-    runs_dir: Path = Field(Path("runs"), description="where runs are made and listed")
+    runs_dir: Path | str = Field(
+        Path("runs"), description="where runs are made and listed: a folder, or the URL of an object store"
+    )
     cache_dir: Path = Field(
         default_factory=lambda: Path(platformdirs.user_cache_dir("neuroscan-farm")),
         description="where baseline boundaries are kept, shared by the workers of this machine",
     )
     cache_gb: float = Field(
         20.0, ge=0, description="most gigabytes (10^9 bytes) of boundaries kept; the oldest go first"
+    )
+    roots: str = Field(
+        "",
+        description="where runs may lie that a worker is given: folders and URLs, separated as in PATH; "
+        "empty is any folder of the worker's own user",
+    )
+    path_map: str = Field(
+        "",
+        description="FROM=TO, several separated as in PATH: where runs and models of other machines are on this one",
     )
     broker_url: str = Field(
         "redis://127.0.0.1:6379/0", description="the broker: redis://, rediss:// or redis+socket://"
@@ -44,10 +56,29 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "WARNING", description="DEBUG, INFO, WARNING or ERROR"
     )
+    log_format: LogFormat = Field(
+        "text", description="text, or json: one JSON object on each line of the log"
+    )
+    metrics_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="where a worker or the coordinator shows its numbers to Prometheus; 0 is nowhere",
+    )
+    metrics_host: str = Field(
+        "127.0.0.1", description="the address to show them on; 0.0.0.0 is every network of this machine"
+    )
+
+    @field_validator("runs_dir", mode="before")
+    @classmethod
+    def _url_or_path(cls, value: object) -> object:
+        return Path(value) if isinstance(value, str) and "://" not in value else value
 
     @field_validator("runs_dir", "cache_dir")
     @classmethod
-    def _home_is_known(cls, value: Path) -> Path:
+    def _home_is_known(cls, value: Path | str) -> Path | str:
+        if isinstance(value, str):
+            return value.rstrip("/")
         try:
             return value.expanduser()
         except RuntimeError as error:  # ~somebody who is not there
@@ -77,8 +108,8 @@ def user_configuration() -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, ValueError, OSError) as error:
+        data = read_yaml(path.read_text(encoding="utf-8")) or {}
+    except (ValueError, OSError) as error:
         raise RequestError(f"{path}: cannot be read as YAML ({error})") from error
     if not isinstance(data, dict) or set(data) - {"settings", "request"}:
         raise RequestError(f"{path}: accepted are the sections settings: and request:")

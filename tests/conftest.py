@@ -28,7 +28,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # This process measures too: like a worker, it says how sums are made before torch is loaded.
 pin(DeviceSet(None, (), 1))
 
-pytest_plugins = ["tests.farm_fixtures"]
+pytest_plugins = ["tests.farm_fixtures", "tests.object_store"]
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +37,7 @@ def own_settings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("NEUROSCAN_CACHE_DIR", str(home / "cache"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "user-cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
     for name in ("NEUROSCAN_BROKER_URL", "NEUROSCAN_RUNS_DIR", "CUDA_VISIBLE_DEVICES"):

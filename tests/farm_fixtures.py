@@ -11,15 +11,16 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pandas as pd
 import pytest
 
 from neuroscan_farm.dispatch.broker import Broker
 from neuroscan_farm.dispatch.celery_queue import start_workers
-from neuroscan_farm.dispatch.farm_records import Running, Timings
+from neuroscan_farm.dispatch.farm_records import RunEntry, Running, Timings
 from neuroscan_farm.dispatch.redis_server import RedisServer
+from neuroscan_farm.dispatch.wire import ShardOrder
 from neuroscan_farm.store.run_directory import RunDirectory
 from neuroscan_farm.store.schema import CIRCUMSTANCES
 
@@ -50,13 +51,14 @@ def start_worker(broker: Broker, own_settings: Path) -> Iterator[StartWorker]:
     started: list[subprocess.Popen[bytes]] = []
     numbers = itertools.count(1)
 
-    def start(*options: str, url: str | None = None) -> subprocess.Popen[bytes]:
+    def start(*options: str, url: str | None = None, **environment: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "workers", "--queue", broker.queue, "--threads", "1"]
         command += ["--name", f"w{next(numbers)}", "--cache-dir", str(own_settings / "cache")]
         for field in dataclasses.fields(Timings):
             value = getattr(broker.timings, field.name)
             command += [f"--{field.name.replace('_', '-')}-seconds", str(value)]
-        started.append(start_workers([*command, *options], url or broker.url))
+        prefix = ["env", *(f"{name}={value}" for name, value in environment.items())] if environment else []
+        started.append(start_workers([*prefix, *command, *options], url or broker.url))
         return started[-1]
 
     yield start
@@ -83,6 +85,25 @@ def wait_for(look: Callable[[], _T], what: str, *, seconds: float = 120.0) -> _T
             return found
         time.sleep(0.02)
     raise AssertionError(f"{what}: not within {seconds:.0f} s")
+
+
+def entry_of(run: RunDirectory) -> RunEntry:
+    """A run as `submit` registers it."""
+    return RunEntry(run.location, run.manifest.model_fingerprint, run.manifest.model_name)
+
+
+def order_of(run: RunDirectory, number: int = 0, **changes: Any) -> ShardOrder:
+    """An order for a shard of a run."""
+    fields: dict[str, Any] = {
+        "run_id": run.manifest.run_id,
+        "location": run.location,
+        "shard_id": run.shards()[number].shard_id,
+        "attempt": 1,
+        "model": run.manifest.model_fingerprint,
+        "priority": 5,
+        "limit_seconds": 600.0,
+    }
+    return ShardOrder(**{**fields, **changes})
 
 
 def at_work(broker: Broker, run: RunDirectory, worker: str | None = None) -> Running:

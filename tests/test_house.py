@@ -25,20 +25,24 @@ PAGES = [ROOT / "README.md", ROOT / "configs" / "README.md", *sorted((ROOT / "do
 MAY_IMPORT = {
     "__main__": {"cli"},
     "errors": set(),
-    "settings": set(),
+    "logs": set(),
+    "yaml_text": set(),
+    "settings": {"logs", "yaml_text"},
     "domain": set(),
     "demo": {"domain"},
     "analyses": {"domain"},
-    "probes": {"domain"},
+    "probes": {"domain", "yaml_text"},
     "statistics": {"domain"},
-    "store": {"domain", "analyses", "probes"},
+    "store": {"domain", "yaml_text", "analyses", "probes"},
     "planning": {"domain", "demo", "store"},
-    "engine": {"domain", "planning", "store"},
-    "dispatch": {"domain", "store"},  # the engine is imported inside the child process alone
-    "report": {"domain", "analyses", "statistics", "store"},
-    "coordinator": {"domain", "analyses", "probes", "planning", "dispatch", "statistics", "store"},
+    "engine": {"domain", "logs", "planning", "store"},
+    "dispatch": {"domain", "logs", "store"},  # the engine is imported inside the child process alone
+    "report": {"domain", "yaml_text", "analyses", "statistics", "store"},
+    "coordinator": {"domain", "logs", "analyses", "probes", "planning", "dispatch", "statistics", "store"},
     "cli": {
         "domain",
+        "logs",
+        "yaml_text",
         "analyses",
         "probes",
         "planning",
@@ -49,7 +53,7 @@ MAY_IMPORT = {
         "coordinator",
         "settings",
     },
-    "workers": {"domain", "planning", "dispatch", "store", "coordinator", "settings"},
+    "workers": {"domain", "logs", "planning", "dispatch", "store", "coordinator", "settings"},
 }
 HEAVY = {"torch", "transformers", "accelerate"}
 # Run by those who train the bundled model, and by nothing else.

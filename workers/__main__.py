@@ -1,23 +1,27 @@
-"""`python -m workers`: join a farm with one worker or several. Settings are read here and handed on."""
+"""`python -m workers`: join a farm with one worker, several, or a coordinator. Settings are read here and handed on."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import logging
 import os
 import re
 import signal
 import socket
 import sys
+import uuid
 from collections.abc import Sequence
 
 from neuroscan_farm.dispatch.devices import DeviceSet, available_cores, device_sets, pin
 from neuroscan_farm.dispatch.farm_records import Timings
+from neuroscan_farm.dispatch.places_here import PlacesHere, read_places
 from neuroscan_farm.errors import NeuroscanError, RequestError
+from neuroscan_farm.logs import LogFormat, without_secrets
 from neuroscan_farm.planning.memory import parse_megabytes
 from neuroscan_farm.settings import Settings, load_settings
 from workers.config import WorkerConfig
-from workers.logs import log_to_stderr
+from workers.logs import log_to_stderr, tell
 from workers.supervisor import Job, keep_alive, this_program
 
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -26,16 +30,21 @@ _BYTES_PER_GB = 1_000_000_000
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run workers until they are told to leave; return the exit code."""
+    form: LogFormat = "text"
     try:
         settings = load_settings()
         options = _parser(settings).parse_args(arguments)
-        log_to_stderr(options.log_level)
+        form = options.log_format
+        log_to_stderr(options.log_level, form, worker=options.name)
         if options.name is not None and not re.fullmatch(r"[A-Za-z0-9._-]{1,80}", options.name):
             raise RequestError(f"name {options.name!r}: use letters, digits, '.', '_' and '-'")
-        sets = _device_sets(options)
-        return _run_one(options, sets[0]) if len(sets) == 1 else _run_several(options, sets)
+        places = read_places(
+            roots=settings.roots, path_map=settings.path_map, runs_dir=str(settings.runs_dir)
+        )
+        sets = [DeviceSet(None, (), 1)] if options.coordinator else _device_sets(options)
+        return _run_one(options, sets[0], places) if len(sets) == 1 else _run_several(options, sets)
     except NeuroscanError as error:
-        sys.stderr.write(f"error: {error}\n")
+        tell(f"error: {without_secrets(str(error))}", form, level=logging.ERROR)
         return error.exit_code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -57,15 +66,17 @@ def _device_sets(options: argparse.Namespace) -> list[DeviceSet]:
     )
 
 
-def _run_one(options: argparse.Namespace, device_set: DeviceSet) -> int:
+def _run_one(options: argparse.Namespace, device_set: DeviceSet, places: PlacesHere) -> int:
     pin(device_set)  # before Celery and numpy are imported; the pool's child inherits it
     from workers.app import run_worker
+    from workers.coordinator import run_coordinator
 
     host = socket.gethostname()
     config = WorkerConfig(
         broker_url=options.broker,
         queue=options.queue,
-        name=options.name or f"{host}-{os.getpid()}",
+        # Machines that share a host's name, as containers may, have processes of the same number.
+        name=options.name or f"{host}-{os.getpid()}-{uuid.uuid4().hex[:4]}",
         host=host,
         devices=device_set.devices,
         memory_mb=device_set.memory_mb,
@@ -74,11 +85,15 @@ def _run_one(options: argparse.Namespace, device_set: DeviceSet) -> int:
         cache_bytes=int(options.cache_gb * _BYTES_PER_GB),
         grace_seconds=options.grace_seconds,
         log_level=options.log_level,
+        log_format=options.log_format,
+        metrics_port=options.metrics_port,
+        metrics_host=options.metrics_host,
         memory_limit_mb=device_set.memory_limit_mb,
         stream=device_set.stream,
         timings=_timings(options),
+        places=places,
     )
-    return run_worker(config)
+    return run_coordinator(config) if options.coordinator else run_worker(config)
 
 
 def _run_several(options: argparse.Namespace, sets: Sequence[DeviceSet]) -> int:
@@ -87,6 +102,9 @@ def _run_several(options: argparse.Namespace, sets: Sequence[DeviceSet]) -> int:
         command = [*this_program(), "--queue", options.queue, "--threads", str(device_set.threads)]
         command += ["--cache-dir", options.cache_dir, "--cache-gb", str(options.cache_gb)]
         command += ["--grace-seconds", str(options.grace_seconds), "--log-level", options.log_level]
+        command += ["--log-format", options.log_format, "--metrics-host", options.metrics_host]
+        port = options.metrics_port and options.metrics_port + number - 1
+        command += ["--metrics-port", str(port)]
         for field in dataclasses.fields(Timings):
             command += [_option(field.name), str(getattr(options, field.name))]
         if device_set.memory_limit_mb is not None:
@@ -111,7 +129,8 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--broker", default=settings.broker_url, help="the farm's broker; best given as NEUROSCAN_BROKER_URL")
     add("--queue", default=settings.queue, help="the farm's queue (%(default)s)")
-    add("--name", help="this worker's name (host and process id); several workers get -1, -2, …")
+    add("--name", help="this worker's name (made of host and process); several workers get -1, -2, …")
+    add("--coordinator", action="store_true", help="only reconcile: send what is missing, measure nothing")
     add("--workers", type=int, help="how many workers (one for each group of --gpu-split, or one)")
     add("--gpu-split", action="append", default=[], help="megabytes per device: 22000,22000 or 22000;22000")
     add("--devices", help="this worker's entries of CUDA_VISIBLE_DEVICES, in place of --gpu-split")
@@ -127,6 +146,14 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
         default=20.0,
         help="time to hand back when asked to leave (%(default)s)",
     )
+    add(
+        "--metrics-port",
+        type=int,
+        default=settings.metrics_port,
+        help="show numbers to Prometheus here; several workers take the ports after it too; 0 is off (%(default)s)",
+    )
+    add("--metrics-host", default=settings.metrics_host, help="the address to show them on (%(default)s)")
+    add("--log-format", default=settings.log_format, choices=("text", "json"), help="(%(default)s)")
     add("--log-level", default=settings.log_level, type=str.upper, choices=_LEVELS, help="(%(default)s)")
     for field in dataclasses.fields(Timings):
         text = f"the farm's {field.name.replace('_', ' ')} time; the same for all its workers (%(default)s)"

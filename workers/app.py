@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from typing import Any
 
@@ -10,17 +9,20 @@ from celery import Celery, signals
 from celery.platforms import SecurityWarning
 from celery.worker import state
 
+from neuroscan_farm.dispatch.affinity import Affinity
 from neuroscan_farm.dispatch.broker_url import redacted
 from neuroscan_farm.dispatch.celery_queue import make_app
 from workers.config import WorkerConfig
-from workers.presence import PresenceThread, new_presence
+from workers.logs import log_to_stderr, tell
+from workers.metrics import WorkerMetrics
 from workers.reconciler import Reconciler
 from workers.shutdown import Shutdown
+from workers.tending import Tending
 
 
-def worker_app(config: WorkerConfig) -> Celery:
+def worker_app(config: WorkerConfig, affinity: Affinity | None = None) -> Celery:
     """The farm's application as a worker sees it; its child process is built from the same."""
-    app = make_app(config.broker_url, config.queue)
+    app = make_app(config.broker_url, config.queue, affinity=affinity)
     app.conf.update(include=["workers.task"], neuroscan_worker=config.to_plain())
     app.set_current()
     return app
@@ -32,11 +34,15 @@ def run_worker(config: WorkerConfig) -> int:
     Raises:
         BrokerError: the broker is out of reach at the start. Later it is waited for.
     """
+    log_to_stderr(config.log_level, config.log_format, worker=config.name)
     broker = config.broker()
     broker.ping()
+    metrics = WorkerMetrics(config)
+    config = metrics.config
     # Celery warns root about code in messages; ours are JSON and can hold none.
     warnings.filterwarnings("ignore", category=SecurityWarning)
-    app = worker_app(config)
+    affinity = Affinity(f"{config.queue}.", patience=config.timings.patience)
+    app = worker_app(config, affinity)
     worker: Any = app.Worker(
         hostname=f"{config.name}@{config.host}",
         loglevel=config.log_level,
@@ -45,30 +51,31 @@ def run_worker(config: WorkerConfig) -> int:
         without_mingle=True,
         without_heartbeat=True,
     )
-    presence = PresenceThread(
-        broker, new_presence(name=config.name, host=config.host, device=config.device_text())
-    )
-    reconciler = Reconciler(config.broker(), app)
+    reconciler = Reconciler(config.broker(), app, places=config.places)
+    tending = Tending(config, broker, worker, affinity)
 
     def stop() -> None:
-        presence.leaving()
+        tending.presence.say("leaving")
         state.should_stop = 0
 
-    shutdown = Shutdown(config, broker, child_pids=lambda: list(worker.pool.info["processes"]), stop=stop)
+    metrics.start(tending)
+    shutdown = Shutdown(config, broker, child_pids=tending.child_pids, stop=stop)
 
     def ready(**_: object) -> None:
         signals.worker_ready.disconnect(ready)  # it comes again after each lost connection
         shutdown.install()
-        presence.start()
+        tending.start()
         reconciler.start()
-        sys.stderr.write(
+        tell(
             f"worker {config.name} is ready: queue {config.queue} on {redacted(config.broker_url)}, "
-            f"devices {config.device_text()}\n"
+            f"devices {config.device_text()}",
+            config.log_format,
+            worker=config.name,
         )
-        sys.stderr.flush()
 
     signals.worker_ready.connect(ready, weak=False)
     worker.start()
     reconciler.stop()
-    presence.stop()
+    tending.stop()
+    metrics.stop()
     return int(worker.exitcode or 0)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
 from neuroscan_farm.dispatch.broker import Broker
 from neuroscan_farm.dispatch.farm_records import Report, Running
 from neuroscan_farm.errors import BrokerError
+from neuroscan_farm.logs import log_ids
 
 log = logging.getLogger(__name__)
+
+_AGAIN_SECONDS = 1.0  # a task that is told again and again is told on to the broker so often
 
 
 class ShardLeft(Exception):
@@ -29,8 +34,14 @@ class Claim:
         self._lock = threading.Lock()  # one beat at a time, so that the newest task is the last one said
         self._lost = False
         self._reachable = True
+        self._told_at = 0.0  # by time.monotonic
         self._released = threading.Event()
-        self._thread = threading.Thread(target=self._beat_on, name=f"beat-{running.shard_id}", daemon=True)
+        self._thread = threading.Thread(
+            target=contextvars.copy_context().run,  # its lines carry the shard's ids too
+            args=[self._beat_on],
+            name=f"beat-{running.shard_id}",
+            daemon=True,
+        )
 
     @classmethod
     def take(
@@ -56,15 +67,24 @@ class Claim:
         """Say which task is about to run, so that a death is laid to the right one.
 
         Raises:
-            ShardLeft: the worker is asked to leave, or the shard is another worker's by now.
+            ShardLeft: the worker is asked to leave, or the shard is another worker's by now, or this worker was
+                taken for dead.
         """
         if self._leaving():
             raise ShardLeft("this worker was asked to leave")
-        self._running = replace(self._running, task_id=task_id)
-        if self._reachable:  # else the thread is trying; a broker that is away must not slow the model down
+        again = task_id == self._running.task_id and time.monotonic() - self._told_at < _AGAIN_SECONDS
+        self._running = replace(self._running, task_id=task_id, progressed=time.time())
+        log_ids(task=task_id)
+        # Else the thread is trying; a broker that is away must not slow the model down.
+        if self._reachable and not again:
+            self._told_at = time.monotonic()
             self._beat()
         if self._lost:
-            raise ShardLeft("its claim ran out and another worker took it")
+            raise ShardLeft("its claim ran out and another worker took it, or may")
+
+    def progress(self) -> None:
+        """Say that something was done while no task runs yet; the next beat tells it on."""
+        self._running = replace(self._running, progressed=time.time())
 
     def release(self, report: Report | None = None) -> None:
         """Give the shard back, with what went wrong if something did."""

@@ -9,6 +9,8 @@ from typing import Any
 
 from neuroscan_farm.dispatch.broker import Broker
 from neuroscan_farm.dispatch.farm_records import Timings
+from neuroscan_farm.dispatch.places_here import PlacesHere
+from neuroscan_farm.logs import LogFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +28,14 @@ class WorkerConfig:
     cache_bytes: int
     grace_seconds: float = 20.0  # how long a worker that is asked to leave may go on with its present task
     log_level: str = "WARNING"
+    log_format: LogFormat = "text"
+    metrics_port: int = 0  # where numbers are shown to Prometheus; 0 is nowhere
+    metrics_host: str = "127.0.0.1"
+    tally: str | None = None  # the file in which the child counts what it has done
     memory_limit_mb: int | None = None  # most megabytes of this process; None is what the machine has
     stream: bool = False  # stream the layers even of a model that fits
     timings: Timings = field(default_factory=Timings)
+    places: PlacesHere = field(default_factory=PlacesHere)
 
     def to_plain(self) -> dict[str, Any]:
         """The configuration as plain data."""
@@ -37,7 +44,12 @@ class WorkerConfig:
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> WorkerConfig:
         """Read `to_plain` back."""
-        return cls(**{**plain, "timings": Timings(**plain["timings"])})
+        places = PlacesHere(
+            roots=tuple(plain["places"]["roots"]),
+            path_map=tuple((before, after) for before, after in plain["places"]["path_map"]),
+            runs_dir=plain["places"]["runs_dir"],
+        )
+        return cls(**{**plain, "timings": Timings(**plain["timings"]), "places": places})
 
     def broker(self) -> Broker:
         """A broker of this worker's farm."""

@@ -1,52 +1,69 @@
 """Compares what every registered run wants with what is there, and sends what is missing.
 
-A thread in each worker's main process: the farm needs no coordinator of its own while one worker lives. A
-lease on the broker lets one of them act for a run at a time, which saves work; were two to act, shards would
-be sent twice and dropped once.
+A thread in each worker's main process, and the whole of the `coordinator` process: the farm needs no coordinator of its
+own while one worker lives. A lease on the broker lets one of them act for a run at a time, which saves work; were two to
+act, shards would be sent twice and dropped once. The broker is looked at once for all runs.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 import traceback
 import uuid
-from pathlib import Path
 
 from celery import Celery
 
 from neuroscan_farm.coordinator.drive import Driver
 from neuroscan_farm.dispatch.broker import Broker
 from neuroscan_farm.dispatch.celery_queue import CeleryDispatcher
-from neuroscan_farm.dispatch.farm_records import Ended
+from neuroscan_farm.dispatch.farm_records import Ended, RunEntry, Snapshot
+from neuroscan_farm.dispatch.places_here import PlacesHere
 from neuroscan_farm.errors import BrokerError, NeuroscanError, RunError
+from neuroscan_farm.logs import log_context
 from neuroscan_farm.store.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
 
 
 class Reconciler:
-    """Steps a driver for each registered run that this machine can see."""
+    """Steps a driver for each registered run that this machine can see.
 
-    def __init__(self, broker: Broker, app: Celery) -> None:
+    Args:
+        broker: the farm's broker.
+        app: the farm's Celery application.
+        places: where runs are on this machine, and which may be opened.
+    """
+
+    def __init__(self, broker: Broker, app: Celery, *, places: PlacesHere) -> None:
         self._broker = broker
         self._app = app
+        self._places = places
         self._holder = uuid.uuid4().hex
         self._drivers: dict[str, Driver] = {}
-        self._known: dict[str, str] = {}  # the registry as last seen, to restore it on a wiped broker
+        self._entries: dict[str, RunEntry] = {}  # what the drivers were made for
+        self._seen: Snapshot | None = None  # the broker, at the present pass
+        self._known: dict[str, RunEntry] = {}  # the registry as last seen, to restore it on a wiped broker
         self._epoch: str | None = None
         self._complaints: dict[str, str] = {}  # the last complaint about each run, so that it is made once
+        self._left_until: dict[str, float] = {}  # runs that are left to others for a while, by time.monotonic
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
+        self._thread = threading.Thread(target=self.run, name="reconciler", daemon=True)
 
     def start(self) -> None:
-        """Begin to reconcile."""
+        """Begin to reconcile, in a thread."""
         self._thread.start()
 
     def stop(self) -> None:
         """Stop after the present step; another worker takes over when the leases run out."""
         self._stop.set()
-        self._thread.join(5)
+        if self._thread.ident is not None:
+            self._thread.join(5)
+
+    def stop_soon(self) -> None:
+        """Let `run` return after the present step; may be called by a signal's handler."""
+        self._stop.set()
 
     def step(self) -> None:
         """Look at every registered run once.
@@ -54,17 +71,21 @@ class Reconciler:
         Raises:
             BrokerError: the broker is out of reach.
         """
-        self._restore_after_wipe()
-        self._known = self._broker.runs()
-        for run_id in set(self._drivers) - set(self._known):
-            del self._drivers[run_id]
-        for run_id, run_dir in self._known.items():
+        self._seen = self._restored(self._broker.snapshot())
+        self._known = dict(self._seen.runs)
+        for known in (self._drivers, self._entries, self._complaints, self._left_until):
+            for run_id in set(known) - set(self._known):
+                del known[run_id]
+        for run_id, entry in self._known.items():
+            if self._left_until.get(run_id, 0.0) > time.monotonic():
+                continue
             try:
-                self._step_run(run_id, Path(run_dir))
+                with log_context(run=run_id):
+                    self._step_run(run_id, entry)
             except BrokerError:
                 raise
             except NeuroscanError as error:
-                self._drivers.pop(run_id, None)
+                self._leave_to_others(run_id)
                 if self._complaints.get(run_id) != str(error):
                     log.warning("run %s: cannot be driven from here: %s", run_id, error)
                 self._complaints[run_id] = str(error)
@@ -72,17 +93,18 @@ class Reconciler:
                 log.exception("run %s: the coordinator failed", run_id)
                 self._end(run_id, Ended("error", traceback.format_exc(limit=-12), 1))
 
-    def _step_run(self, run_id: str, run_dir: Path) -> None:
+    def _step_run(self, run_id: str, entry: RunEntry) -> None:
         driver = self._drivers.get(run_id)
-        run = driver.run if driver else RunDirectory.open(run_dir)
-        if run.manifest.run_id != run_id:
-            raise RunError(f"{run_dir}: holds run {run.manifest.run_id}")
+        if driver is not None and self._entries.get(run_id) != entry:
+            driver = None  # it was submitted again, from where it is called otherwise
+        run = driver.run if driver else self._open(run_id, entry)
         if not self._broker.take_lease(run_id, self._holder):
             self._drivers.pop(run_id, None)  # what it knew of the run grows old
             return
         if driver is None:
-            driver = Driver(run, CeleryDispatcher(run, self._broker, self._app))
-            self._drivers[run_id] = driver
+            dispatcher = CeleryDispatcher(run, self._broker, self._app, look=self._look)
+            driver = Driver(run, dispatcher, location=entry.location)
+            self._drivers[run_id], self._entries[run_id] = driver, entry
         end, _ = driver.step(0.0)
         if end is not None:
             exit_code = driver.refusal.exit_code if driver.refusal else int(end.state != "finished")
@@ -93,15 +115,34 @@ class Reconciler:
         self._drivers.pop(run_id, None)
         self._broker.unregister(run_id, ended)
 
-    def _restore_after_wipe(self) -> None:
-        epoch = self._broker.epoch()
-        if self._epoch is not None and epoch != self._epoch:
-            log.warning("the broker was wiped; %d runs are registered anew", len(self._known))
-            for run_id, run_dir in self._known.items():
-                self._broker.register(run_id, run_dir)
-        self._epoch = epoch
+    def _open(self, run_id: str, entry: RunEntry) -> RunDirectory:
+        run = RunDirectory.open(self._places.run_location(entry.location))
+        if run.manifest.run_id != run_id:
+            raise RunError(f"{entry.location}: holds run {run.manifest.run_id}")
+        return run
 
-    def _run(self) -> None:
+    def _look(self) -> Snapshot:
+        assert self._seen is not None, "a dispatcher was polled outside of a pass"
+        return self._seen
+
+    def _leave_to_others(self, run_id: str) -> None:
+        """Give up the lease: what is wrong here (a disk, a mount) may be right where another reconciler runs."""
+        self._drivers.pop(run_id, None)
+        self._broker.end_lease(run_id, self._holder)
+        self._left_until[run_id] = time.monotonic() + self._broker.timings.lease_ttl
+
+    def _restored(self, seen: Snapshot) -> Snapshot:
+        """Put the registry back that a wiped broker forgot."""
+        before, self._epoch = self._epoch, seen.epoch
+        if before is None or before == seen.epoch:
+            return seen
+        log.warning("the broker was wiped; %d runs are registered anew", len(self._known))
+        for run_id, entry in self._known.items():
+            self._broker.register(run_id, entry)
+        return self._broker.snapshot()
+
+    def run(self) -> None:
+        """Reconcile until `stop`; a broker that is away is waited for."""
         reachable = True
         while not self._stop.wait(self._broker.timings.reconcile):
             try:
@@ -111,3 +152,5 @@ class Reconciler:
                 if reachable:
                     log.warning("reconciling waits for the broker: %s", error)
                 reachable = False
+            except Exception:  # our bug, outside of any run; without a reconciler the farm would stand still
+                log.exception("reconciling failed")

@@ -13,26 +13,34 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import kombu.exceptions
 from celery import current_app, shared_task
 from celery.signals import setup_logging, worker_process_init
 from pydantic import ValidationError
 
 from neuroscan_farm.dispatch.broker import Broker
-from neuroscan_farm.dispatch.celery_queue import TASK_NAME
+from neuroscan_farm.dispatch.celery_queue import TASK_NAME, send_order
 from neuroscan_farm.dispatch.farm_records import Report, Running
+from neuroscan_farm.dispatch.places_here import PlacesHere
 from neuroscan_farm.dispatch.wire import ShardOrder
 from neuroscan_farm.errors import BrokerError, CancelledRun, NeuroscanError, RunError
+from neuroscan_farm.logs import log_context, without_secrets
 from neuroscan_farm.store.run_directory import RunDirectory
 from workers.claims import Claim, ShardLeft
 from workers.config import WorkerConfig
 from workers.logs import log_to_stderr
+from workers.tally import Tally, counted
 
 if TYPE_CHECKING:
     from neuroscan_farm.engine.warm import WarmModel
 
 log = logging.getLogger(__name__)
 
-Execute = Callable[[RunDirectory, ShardOrder, Callable[[str], None]], None]
+Execute = Callable[[RunDirectory, ShardOrder, Claim], None]
+
+_HAND_ON_SECONDS = (
+    1.0  # an order that comes back to who cannot do it must not go round and round at full speed
+)
 
 
 def read_order(arguments: tuple[Any, ...], options: dict[str, Any]) -> ShardOrder | None:
@@ -45,19 +53,42 @@ def read_order(arguments: tuple[Any, ...], options: dict[str, Any]) -> ShardOrde
     try:
         return ShardOrder.model_validate(arguments[0])
     except ValidationError as error:
-        wrong = [f"{'.'.join(map(str, e['loc'])) or 'order'}: {e['msg']}" for e in error.errors()]
-        log.error("message dropped: %s", "; ".join(wrong[:5]))
+        wrong = [f"{'.'.join(map(str, e['loc']))[:40] or 'order'}: {e['msg']}"[:200] for e in error.errors()]
+        log.error("message dropped: %s", "; ".join(text[:200] for text in wrong[:5]))
         return None
 
 
 class ShardWorker:
-    """Carries out orders in the pool's child process, one at a time, with one model kept warm."""
+    """Carries out orders in the pool's child process, one at a time, with one model kept warm.
 
-    def __init__(self, *, broker: Broker, name: str, host: str, execute: Execute) -> None:
+    Args:
+        broker: the farm's broker.
+        name: this worker's name.
+        host: its machine.
+        execute: measures a shard.
+        places: where runs are on this machine, and which may be opened.
+        hand_on: puts an order that is not for this worker back into its queue.
+        tally: where to count what is done, for the metrics.
+    """
+
+    def __init__(
+        self,
+        *,
+        broker: Broker,
+        name: str,
+        host: str,
+        execute: Execute,
+        places: PlacesHere,
+        hand_on: Callable[[ShardOrder], None],
+        tally: Tally | None = None,
+    ) -> None:
         self._broker = broker
         self._name = name
         self._host = host
         self._execute = execute
+        self._places = places
+        self._hand_on = hand_on
+        self._tally = tally
         self._leaving = False
 
     def leave(self, *_: object) -> None:
@@ -66,6 +97,11 @@ class ShardWorker:
 
     def carry_out(self, order: ShardOrder) -> None:
         """Measure a shard, unless another worker has it; whatever goes wrong is reported and not raised."""
+        ids = {"run": order.run_id, "shard": order.shard_id, "attempt": order.attempt}
+        with log_context(**ids, worker=self._name, task=None):
+            self._carry_out(order)
+
+    def _carry_out(self, order: ShardOrder) -> None:
         running = Running(
             shard_id=order.shard_id,
             token=uuid.uuid4().hex,
@@ -75,9 +111,19 @@ class ShardWorker:
             attempt=order.attempt,
             task_id=None,
             since=time.time(),
+            progressed=time.time(),
+            limit_seconds=order.limit_seconds,
         )
         where = f"run {order.run_id} shard {order.shard_id}"
         try:
+            entry = self._broker.entry(order.run_id)
+            if entry is not None and (entry.location, entry.model) != (order.location, order.model):
+                log.error("%s: order dropped: the run is registered with another place or model", where)
+                return
+            if self._broker.has_refused(self._name, order.run_id):
+                log.info("%s: handed on: this worker refused the run", where)
+                self._hand_on(order)
+                return
             claim = Claim.take(self._broker, order.run_id, running, leaving=lambda: self._leaving)
         except BrokerError as error:
             log.warning("%s: order dropped, it will be sent again: %s", where, error)
@@ -89,30 +135,43 @@ class ShardWorker:
         try:
             if self._leaving:
                 raise ShardLeft("this worker was asked to leave")
-            self._execute(_open_run(order), order, claim.working_on)
+            run = self._open_run(order)
+            with counted(self._tally, run, worker=self._name, shard_id=order.shard_id):
+                self._execute(run, order, claim)
             log.info("%s: done", where)
         except (ShardLeft, CancelledRun) as reason:
             log.info("%s: left undone: %s", where, reason)
+            self._count(shards_left=1)
             self._leaving = False
         except NeuroscanError as error:
             log.error("%s: refused: %s", where, error)
+            self._count(shards_failed=1)
             report = self._report(claim, str(error), error.exit_code)
         except Exception:  # the one broad except of the worker: our bug, and it is put on record
             log.exception("%s: failed", where)
+            self._count(shards_failed=1)
             report = self._report(claim, traceback.format_exc(limit=-12), None)
         finally:
             claim.release(report)
 
+    def _count(self, **amounts: float) -> None:
+        if self._tally is not None:
+            self._tally.add(**amounts)
+
+    def _open_run(self, order: ShardOrder) -> RunDirectory:
+        run = RunDirectory.open(self._places.run_location(order.location))
+        manifest = run.manifest
+        if (manifest.run_id, manifest.model_fingerprint) != (order.run_id, order.model):
+            raise RunError(
+                f"{order.location}: holds run {manifest.run_id} of model {manifest.model_fingerprint[:12]}, "
+                f"the order is for {order.run_id} of {order.model[:12]}"
+            )
+        return run
+
     def _report(self, claim: Claim, error: str, exit_code: int | None) -> Report:
         running = claim.running
+        error = without_secrets(error)  # it is kept in the run directory
         return Report(running.shard_id, running.worker, running.attempt, running.task_id, error, exit_code)
-
-
-def _open_run(order: ShardOrder) -> RunDirectory:
-    run = RunDirectory.open(Path(order.run_dir))
-    if run.manifest.run_id != order.run_id:
-        raise RunError(f"{order.run_dir}: holds run {run.manifest.run_id}, the order is for {order.run_id}")
-    return run
 
 
 class _Engine:
@@ -121,11 +180,13 @@ class _Engine:
     def __init__(self, config: WorkerConfig) -> None:
         self._config = config
         self._warm: WarmModel | None = None
+        self._claim: Claim | None = None
 
-    def __call__(self, run: RunDirectory, order: ShardOrder, on_task: Callable[[str], None]) -> None:
+    def __call__(self, run: RunDirectory, order: ShardOrder, claim: Claim) -> None:
         from neuroscan_farm.engine.shard import execute_shard
         from neuroscan_farm.engine.warm import WarmModel
 
+        self._claim = claim
         if self._warm is None:
             self._warm = WarmModel(
                 memory_mb=self._config.memory_mb,
@@ -134,16 +195,43 @@ class _Engine:
                 threads=self._config.threads,
                 cache_dir=Path(self._config.cache_dir),
                 cache_bytes=self._config.cache_bytes,
+                folder_here=self._config.places.model_folder,
+                on_progress=self._progress,
             )
         execute_shard(
-            run, order.shard_id, order.attempt, worker=self._config.name, warm=self._warm, on_task=on_task
+            run,
+            order.shard_id,
+            order.attempt,
+            worker=self._config.name,
+            warm=self._warm,
+            on_task=claim.working_on,
         )
+
+    def _progress(self) -> None:
+        if self._claim is not None:
+            self._claim.progress()
 
 
 @functools.cache
 def _this_worker() -> ShardWorker:
     config = WorkerConfig.from_plain(current_app.conf["neuroscan_worker"])
-    return ShardWorker(broker=config.broker(), name=config.name, host=config.host, execute=_Engine(config))
+    return ShardWorker(
+        broker=config.broker(),
+        name=config.name,
+        host=config.host,
+        execute=_Engine(config),
+        places=config.places,
+        hand_on=functools.partial(_hand_on, config.queue),
+        tally=Tally(Path(config.tally)) if config.tally else None,
+    )
+
+
+def _hand_on(queue: str, order: ShardOrder) -> None:
+    try:
+        send_order(current_app, queue, order)
+    except (kombu.exceptions.KombuError, OSError) as error:
+        log.info("the order is left to be sent again: %s", error)
+    time.sleep(_HAND_ON_SECONDS)
 
 
 def measure_shard(*arguments: Any, **options: Any) -> None:
@@ -154,7 +242,8 @@ def measure_shard(*arguments: Any, **options: Any) -> None:
 
 
 def _start_child(**_: object) -> None:
-    log_to_stderr(current_app.conf["neuroscan_worker"]["log_level"])
+    config = WorkerConfig.from_plain(current_app.conf["neuroscan_worker"])
+    log_to_stderr(config.log_level, config.log_format, worker=config.name)
     # What stops a process group reaches the child too: it hands its shard back, and lives on until its parent
     # lets it go. Celery has armed PR_SET_PDEATHSIG, so that it never outlives a killed parent.
     signal.signal(signal.SIGTERM, _this_worker().leave)

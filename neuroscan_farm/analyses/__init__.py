@@ -15,6 +15,8 @@ from neuroscan_farm.errors import RequestError
 
 ANALYSES: Mapping[str, Analysis] = {analysis.name: analysis for analysis in (Duplication(),)}
 
+_MOST_SHOWN = 300  # characters of what was given, and of what is wrong with it, in a message
+
 
 def get_analysis(name: str) -> Analysis:
     """Return the analysis called `name`.
@@ -25,7 +27,9 @@ def get_analysis(name: str) -> Analysis:
     if name not in ANALYSES:
         nearest = difflib.get_close_matches(name, ANALYSES, n=1)
         hint = f"; did you mean {nearest[0]}?" if nearest else ""
-        raise RequestError(f"analysis {name!r} is not known; there are: {', '.join(ANALYSES)}{hint}")
+        raise RequestError(
+            f"analysis {_cut(repr(name))} is not known; there are: {', '.join(ANALYSES)}{hint}"
+        )
     return ANALYSES[name]
 
 
@@ -73,9 +77,14 @@ def _explain(
             fields = list(accepted.model_fields) if accepted else []
             nearest = difflib.get_close_matches(location[-1], fields, n=1)
             mend = f"did you mean {nearest[0]}?" if nearest else f"accepted are: {', '.join(fields)}"
-            lines.append(f"{name} is not known; {mend}")
+            lines.append(f"{_cut(name)} is not known; {mend}")
         elif problem["type"] == "missing":
             lines.append(f"{name} is missing")
         else:
-            lines.append(f"{name} is {problem['input']!r}: {problem['msg'].removeprefix('Value error, ')}")
+            said = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{name} is {_cut(repr(problem['input']))}: {_cut(said)}")
     return lines
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 3]}..."

@@ -1,11 +1,12 @@
-"""`worker` and `up`: the processes of a farm. The workers themselves are the package `workers`, run as processes."""
+"""`worker`, `coordinator`, `up` and `drain`: the processes of a farm, which are the package `workers`, run as such."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -17,14 +18,34 @@ from neuroscan_farm.cli.run_commands import (
     SplitOption,
     StreamOption,
     WorkersOption,
+    farm_at,
 )
+from neuroscan_farm.errors import BrokerError, RequestError
 from neuroscan_farm.settings import load_settings
+
+if TYPE_CHECKING:
+    from neuroscan_farm.dispatch.farm_records import Presence
+
+MetricsPortOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=65535,
+        help="Show numbers to Prometheus on this port; several workers take the ports after it too. 0 is off.",
+    ),
+]
+MetricsHostOption = Annotated[
+    str | None, typer.Option(help="The address to show them on; default is 127.0.0.1.")
+]
+_PROGRAM = (sys.executable, "-P", "-m", "workers")
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command("worker")(worker)
+    app.command("coordinator")(coordinator)
     app.command("up")(up)
+    app.command("drain")(drain)
 
 
 def worker(
@@ -36,14 +57,60 @@ def worker(
     name: Annotated[
         str | None, typer.Option(help="The worker's name; default is made of host and process.")
     ] = None,
+    metrics_port: MetricsPortOption = None,
+    metrics_host: MetricsHostOption = None,
 ) -> None:
     """Work for the farm: take shards from the broker, one at a time, and keep the model warm between them."""
-    url = broker or load_settings().broker_url
     command = _command(gpu_split, workers, memory_limit, stream=stream)
-    if name is not None:
-        command += ["--name", name]
-    sys.stderr.flush()
-    os.execve(command[0], command, os.environ | {"NEUROSCAN_BROKER_URL": url})
+    _become([*command, *_metrics(metrics_port, metrics_host)], broker, name)
+
+
+def coordinator(
+    broker: BrokerOption = None,
+    name: Annotated[
+        str | None, typer.Option(help="The coordinator's name; default is made of host and process.")
+    ] = None,
+    metrics_port: MetricsPortOption = None,
+    metrics_host: MetricsHostOption = None,
+) -> None:
+    """Send what runs are missing, beside the workers, which do so too; it needs no GPU, and several do no harm."""
+    _become([*_PROGRAM, "--coordinator", *_metrics(metrics_port, metrics_host)], broker, name)
+
+
+def drain(
+    worker: Annotated[
+        str,
+        typer.Argument(metavar="WORKER", help="A worker's name, or the beginning of it that is its alone."),
+    ],
+    undo: Annotated[
+        bool, typer.Option("--undo", help="Take it back, while the worker has not left yet.")
+    ] = False,
+    broker: BrokerOption = None,
+) -> None:
+    """Let a worker finish its shard and leave with exit code 0, so that nothing starts it anew."""
+    settings = load_settings()
+    farm = farm_at(broker, settings)
+    found = _worker_named(worker, farm.present())
+    farm.want_drained(found.name, drained=not undo)
+    if undo:
+        note(f"worker {found.name} stays")
+    else:
+        note(f"worker {found.name} finishes its shard and leaves; `--undo` takes it back until then")
+
+
+def _worker_named(name: str, present: Sequence[Presence]) -> Presence:
+    """The worker of a name, or of the beginning of one."""
+    found = [worker for worker in present if worker.name == name] or [
+        worker for worker in present if worker.name.startswith(name)
+    ]
+    if len(found) == 1:
+        return found[0]
+    there = ", ".join(worker.name for worker in present) or "none"
+    if found:
+        raise RequestError(
+            f"worker {name!r} is not clear: {', '.join(worker.name for worker in found)}; give more of its name"
+        )
+    raise BrokerError(f"worker {name!r}: no such worker on this farm; there are: {there}")
 
 
 def up(
@@ -86,11 +153,25 @@ def up(
         raise typer.Exit(code)
 
 
+def _become(command: list[str], broker: str | None, name: str | None) -> NoReturn:
+    """Turn this process into one of the package `workers`."""
+    url = broker or load_settings().broker_url
+    if name is not None:
+        command += ["--name", name]
+    sys.stderr.flush()
+    os.execve(command[0], command, os.environ | {"NEUROSCAN_BROKER_URL": url})
+
+
+def _metrics(port: int | None, host: str | None) -> list[str]:
+    options = [] if port is None else ["--metrics-port", str(port)]
+    return options if host is None else [*options, "--metrics-host", host]
+
+
 def _command(
     gpu_split: list[str] | None, workers: int | None, memory_limit: str | None, *, stream: bool
 ) -> list[str]:
     # The broker's URL may hold a password: it goes by the environment, not into the process list.
-    command = [sys.executable, "-P", "-m", "workers"]
+    command = [*_PROGRAM]
     if workers is not None:
         command += ["--workers", str(workers)]
     for text in gpu_split or []:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
-
-import yaml
+from typing import Any
 
 from neuroscan_farm.analyses import get_analysis, read_request
 from neuroscan_farm.domain.requests import AnalysisRequest, EngineOptions
 from neuroscan_farm.errors import RequestError
 from neuroscan_farm.settings import user_configuration
+from neuroscan_farm.yaml_text import NotYaml, read_yaml
 
+_MOST_SHOWN = 200  # characters of what was given, in a message
 _TOP = ("model", "revision", "probes", "metric", "shard_size")
 
 
@@ -57,7 +57,7 @@ def request_from(
     for text in sets:
         path, equals, value = text.partition("=")
         if not equals:
-            raise RequestError(f"--set {text}: write a.b=c, such as --set parameters.step=2")
+            raise RequestError(f"--set {_cut(text)}: write a.b=c, such as --set parameters.step=2")
         _set(data, path.split("."), _yaml(value, where=f"--set {text}"))
     for name, value in flags.items():
         if name != "analysis" and value is not None and value != []:
@@ -68,9 +68,13 @@ def request_from(
 
 def _yaml(text: str, *, where: str) -> object:
     try:
-        return cast(object, yaml.safe_load(text))
-    except (yaml.YAMLError, ValueError) as error:  # a ValueError is a date such as 2026-13-45
-        raise RequestError(f"{where}: {text!r} is no YAML value ({str(error).splitlines()[0]})") from error
+        return read_yaml(text)
+    except NotYaml as error:
+        raise RequestError(f"{_cut(where)}: {_cut(repr(text))} is no YAML value ({error})") from error
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 3]}..."
 
 
 def _places(analysis: str) -> dict[str, tuple[str, ...]]:
@@ -81,11 +85,11 @@ def _places(analysis: str) -> dict[str, tuple[str, ...]]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        data = read_yaml(path.read_text(encoding="utf-8"))
+    except NotYaml as error:
+        raise RequestError(f"{path}: not YAML{error.place} ({error})") from error
+    except (OSError, ValueError) as error:  # a ValueError is text that is not UTF-8, or a name with a NUL
         raise RequestError(f"{path}: cannot be read ({error})") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise RequestError(f"{path}: not YAML ({error})") from error
     if not isinstance(data, dict):
         raise RequestError(f"{path}: a request is a mapping with analysis:, model: and probes:")
     return data

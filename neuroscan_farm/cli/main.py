@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import io
 import os
 import signal
 import sys
@@ -12,8 +12,16 @@ from typing import Any
 import typer
 
 import neuroscan_farm
-from neuroscan_farm.cli import catalogue_commands, farm_commands, run_commands, watch_commands
+from neuroscan_farm.cli import (
+    catalogue_commands,
+    control_commands,
+    doctor_commands,
+    farm_commands,
+    run_commands,
+    watch_commands,
+)
 from neuroscan_farm.errors import NeuroscanError
+from neuroscan_farm.logs import set_up_logs, without_secrets
 from neuroscan_farm.settings import load_settings
 
 app = typer.Typer(
@@ -28,8 +36,10 @@ app = typer.Typer(
 )
 
 run_commands.register(app)
+control_commands.register(app)
 watch_commands.register(app)
 farm_commands.register(app)
+doctor_commands.register(app)
 catalogue_commands.register(app)
 
 
@@ -54,13 +64,15 @@ def run_program() -> None:
 def run_guarded(command: Callable[[], Any]) -> int:
     """Run `command`; our errors print one message, signals end it in order, everything else is our bug."""
     signal.signal(signal.SIGTERM, _terminated)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a path may hold bytes that are no text
     try:
-        logging.basicConfig(
-            level=load_settings().log_level, format="%(levelname)s %(message)s", stream=sys.stderr
-        )
+        settings = load_settings()
+        set_up_logs(settings.log_level, settings.log_format)
         command()
     except NeuroscanError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {without_secrets(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130

@@ -48,6 +48,7 @@ class RunProgress:
         self._line = self._progress.add_task("loading the model", total=None, rate="")
         self._started = time.monotonic()
         self._at_start: int | None = None
+        self._paused = False
 
     def __enter__(self) -> RunProgress:
         self._progress.start()
@@ -66,19 +67,21 @@ class RunProgress:
                 self.say(
                     f"worker {event.worker} died ({last}); another one takes over shard {event.shard_id}"
                 )
-        sizes = {shard.shard_id: len(shard.tasks) for shard in driver.shards}
-        done, total = sum(sizes[shard_id] for shard_id in driver.finished), sum(sizes.values())
+        done, total = driver.tasks_done, driver.tasks
         if self._at_start is None:
-            self._at_start = len(driver.finished)
+            self._at_start = done
             for notice in driver.notices:
                 self.say(notice)
-            if self._at_start:
-                self.say(f"resuming: {self._at_start} of {len(sizes)} shards are finished")
+            if done:
+                self.say(f"resuming: {done} of {total} tasks are finished")
         elapsed = time.monotonic() - self._started
-        working = any(sizes) and (done > 0 or bool(events))
+        paused, self._paused = self._paused, driver.paused
+        if driver.paused and not paused:
+            self.say(f"paused; go on with: neuroscan-farm resume {driver.run.location}")
+        working = total > 0 and (done > 0 or bool(events))
         self._progress.update(
             self._line,
-            description="scanning" if working else "loading the model",
+            description="paused" if driver.paused else "scanning" if working else "loading the model",
             total=total,
             completed=done,
             rate=f"{done / elapsed:.1f} tasks/s" if done and not self._at_start else "tasks",

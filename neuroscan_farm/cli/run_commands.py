@@ -1,10 +1,9 @@
-"""`run`, `submit`, `plan` and `resume`: from a request to a run and its report."""
+"""`run`, `submit` and `plan`: from a request to a run and its report."""
 
 from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,19 +12,26 @@ from filelock import Timeout
 from neuroscan_farm.cli.memory import megabytes_of, memory_of, shared_out
 from neuroscan_farm.cli.options import takes_request
 from neuroscan_farm.cli.progress import RunProgress, note
-from neuroscan_farm.coordinator.overview import find_run, lock_of, look_at, runs_in
-from neuroscan_farm.coordinator.prepare import Plan, check_versions, make_plan, prepare, wake
+from neuroscan_farm.coordinator.overview import lock_of, look_at, runs_in
+from neuroscan_farm.coordinator.prepare import Plan, make_plan, prepare, wake
 from neuroscan_farm.dispatch.devices import DeviceSet, available_cores, device_sets
 from neuroscan_farm.domain.requests import AnalysisRequest
 from neuroscan_farm.errors import CancelledRun, NeuroscanError, RunError
 from neuroscan_farm.settings import Settings, load_settings
+from neuroscan_farm.store.places import absolute
 from neuroscan_farm.store.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from neuroscan_farm.dispatch.broker import Broker
+    from neuroscan_farm.dispatch.places_here import PlacesHere
+
+_GRACE_SECONDS = 15.0  # what workers of this machine have to commit what they have finished
 
 OutputOption = Annotated[
-    Path | None, typer.Option("--output", "-o", help="The run's directory; default is RUNS_DIR/<run id>.")
+    str | None,
+    typer.Option(
+        "--output", "-o", help="The run's directory, or its URL (s3://...); default is RUNS_DIR/<run id>."
+    ),
 ]
 WorkersOption = Annotated[
     int | None,
@@ -52,6 +58,10 @@ StreamOption = Annotated[
         "--stream", help="Stream the layers from disk, at most two in memory, even of a model that fits."
     ),
 ]
+PriorityOption = Annotated[
+    int | None,
+    typer.Option(min=0, max=9, help="Runs of a higher priority go first on a farm, 0 to 9; default is 5."),
+]
 BrokerOption = Annotated[str | None, typer.Option(help="Broker URL; default is NEUROSCAN_BROKER_URL.")]
 TopOption = Annotated[int, typer.Option("--top-k", min=1, help="How many configurations to list and star.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
@@ -65,7 +75,6 @@ def register(app: typer.Typer) -> None:
     app.command("run")(takes_request(run))
     app.command("submit")(takes_request(submit))
     app.command("plan")(takes_request(plan))
-    app.command("resume")(resume)
 
 
 def run(
@@ -81,24 +90,27 @@ def run(
 ) -> None:
     """Carry out a request on this machine, with no broker; the same command again resumes."""
     settings = load_settings()
-    sets = _device_sets(workers, gpu_split, memory_limit, stream=stream)
+    sets = device_sets_of(workers, gpu_split, memory_limit, stream=stream)
     made = make_plan(request)
     directory = prepare(made, _root(made, output, settings), executor="local")
-    _carry_out(directory, settings, sets, top_k=top_k, as_json=as_json)
+    carry_out(directory, settings, sets, top_k=top_k, as_json=as_json)
 
 
 def submit(
     request: AnalysisRequest,
     *,
     output: OutputOption = None,
+    priority: PriorityOption = None,
     broker: BrokerOption = None,
 ) -> None:
     """Send a request to the farm's workers through the broker; prints the run id and nothing else on stdout."""
     settings = load_settings()
     made = make_plan(request)
-    farm = _farm(broker, settings)  # before anything is written: a broker out of reach leaves no trace
-    directory = prepare(made, _root(made, output, settings), executor="celery")
-    _hand_over(directory, farm)
+    farm = farm_at(broker, settings)  # before anything is written: a broker out of reach leaves no trace
+    root = _root(made, output, settings)
+    _confine(root, settings)
+    directory = prepare(made, root, executor="celery")
+    hand_over(directory, farm, priority=priority)
 
 
 def plan(
@@ -115,7 +127,7 @@ def plan(
     from neuroscan_farm.planning.estimate import estimate
 
     settings = load_settings()
-    sets = _device_sets(workers, gpu_split, memory_limit, stream=stream)
+    sets = device_sets_of(workers, gpu_split, memory_limit, stream=stream)
     made = make_plan(request, fetch_weights=False)
     root = _root(made, output, settings)
     here = [RunDirectory.open(root)] if RunDirectory.exists(root) else []
@@ -147,28 +159,12 @@ def plan(
     print(f"time               {seconds}")
 
 
-def resume(
-    run: RunArgument,
-    workers: WorkersOption = None,
-    gpu_split: SplitOption = None,
-    memory_limit: LimitOption = None,
-    stream: StreamOption = False,
-    top_k: TopOption = 10,
-    as_json: JsonOption = False,
-    broker: BrokerOption = None,
-) -> None:
-    """Go on with a run that was stopped or cancelled, in the way it was started: here, or on the farm."""
-    settings = load_settings()
-    directory = find_run(run, settings.runs_dir)
-    check_versions(directory)
-    if directory.executor() == "celery":
-        _hand_over(directory, _farm(broker, settings))
-        return
-    sets = _device_sets(workers, gpu_split, memory_limit, stream=stream)
-    _carry_out(directory, settings, sets, top_k=top_k, as_json=as_json)
+def farm_at(broker_url: str | None, settings: Settings) -> Broker:
+    """Return the farm's broker, which answers.
 
-
-def _farm(broker_url: str | None, settings: Settings) -> Broker:
+    Raises:
+        BrokerError: it is out of reach.
+    """
     from neuroscan_farm.dispatch.broker import Broker
 
     farm = Broker(broker_url or settings.broker_url, queue=settings.queue)
@@ -176,22 +172,33 @@ def _farm(broker_url: str | None, settings: Settings) -> Broker:
     return farm
 
 
-def _hand_over(directory: RunDirectory, farm: Broker) -> None:
+def hand_over(directory: RunDirectory, farm: Broker, *, priority: int | None = None) -> None:
+    """Put a run into the care of a farm, and say its id on stdout."""
     from neuroscan_farm.dispatch.celery_queue import submit as register
 
-    wake(directory, executor="celery")
+    wake(directory, executor="celery", priority=priority)
     register(directory, farm)
     if not farm.workers():
         note("no worker is on this broker yet; start one with: neuroscan-farm worker")
-    note(f"`neuroscan-farm watch {directory.root}` shows the progress")
+    note(f"`neuroscan-farm watch {directory.location}` shows the progress")
     print(directory.manifest.run_id)
 
 
-def _root(made: Plan, output: Path | None, settings: Settings) -> Path:
-    return output if output is not None else settings.runs_dir / made.run_id
+def _confine(location: str, settings: Settings) -> None:
+    _places(settings).confine(absolute(location))
 
 
-def _carry_out(
+def _places(settings: Settings) -> PlacesHere:
+    from neuroscan_farm.dispatch.places_here import read_places
+
+    return read_places(roots=settings.roots, path_map=settings.path_map, runs_dir=str(settings.runs_dir))
+
+
+def _root(made: Plan, output: str | None, settings: Settings) -> str:
+    return output if output is not None else f"{str(settings.runs_dir).rstrip('/')}/{made.run_id}"
+
+
+def carry_out(
     directory: RunDirectory,
     settings: Settings,
     sets: list[DeviceSet],
@@ -199,39 +206,50 @@ def _carry_out(
     top_k: int,
     as_json: bool,
 ) -> None:
+    """Drive a run on this machine to its end, and write its report.
+
+    Raises:
+        NeuroscanError: the run cannot go on, or somebody cancelled it.
+    """
     from neuroscan_farm.coordinator.drive import drive
     from neuroscan_farm.dispatch.local import LocalExecutor
     from neuroscan_farm.report.write import write_report
 
     try:
-        lock = lock_of(directory.root).acquire()
+        lock = lock_of(directory.location).acquire()
     except Timeout:
         raise RunError(
-            f"{directory.root}: another process of this machine is working on this run; "
-            f"`neuroscan-farm watch {directory.root}` shows it"
+            f"{directory.location}: another process of this machine is working on this run; "
+            f"`neuroscan-farm watch {directory.location}` shows it"
         ) from None
     with lock:
         wake(directory, executor="local")
-        note(f"run {directory.manifest.run_id} in {directory.root}")
+        note(f"run {directory.manifest.run_id} in {directory.location}")
         executor = LocalExecutor(
             shared_out(sets, directory),
             cache_dir=settings.cache_dir,
             cache_bytes=int(settings.cache_gb * 1e9),
             log_level=settings.log_level,
+            log_format=settings.log_format,
+            places=_places(settings),
         )
         try:
             with RunProgress() as progress:
                 end = drive(directory, executor, on_step=progress)
         except BaseException as error:
             if not isinstance(error, NeuroscanError):
-                note(f"stopped; what is finished is kept. Go on with: neuroscan-farm resume {directory.root}")
+                note("stopping: finished tasks are being saved (Ctrl-C again stops at once)")
+                executor.close(grace_seconds=_GRACE_SECONDS)
+                note(
+                    f"stopped; what is finished is kept. Go on with: neuroscan-farm resume {directory.location}"
+                )
             raise
         finally:
-            executor.close()
+            executor.close(grace_seconds=_GRACE_SECONDS)
     if end.state == "refused":
         raise RunError(str(end.reason))
     if end.state == "cancelled":
-        raise CancelledRun(f"the run was cancelled; go on with: neuroscan-farm resume {directory.root}")
+        raise CancelledRun(f"the run was cancelled; go on with: neuroscan-farm resume {directory.location}")
     files = write_report(directory, top_k=top_k)
     overview = look_at(directory)
     if as_json:
@@ -244,9 +262,14 @@ def _carry_out(
         raise typer.Exit(3)
 
 
-def _device_sets(
+def device_sets_of(
     workers: int | None, gpu_split: list[str] | None, memory_limit: str | None, *, stream: bool
 ) -> list[DeviceSet]:
+    """Return what each worker of this machine may use.
+
+    Raises:
+        RequestError: an option is wrong.
+    """
     return device_sets(
         gpu_split or [],
         workers=workers,

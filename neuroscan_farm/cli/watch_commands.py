@@ -1,4 +1,4 @@
-"""`status`, `watch`, `ls`, `cancel`, `report` and `export`: looking at runs and taking out their results."""
+"""`status`, `watch`, `ls`, `report` and `export`: looking at runs and taking out their results."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import time
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,7 @@ from neuroscan_farm.domain.measurements import Metric
 from neuroscan_farm.domain.paths import LayerPath, parse_blocks
 from neuroscan_farm.errors import BrokerError, NeuroscanError, RequestError, WaitTimeout
 from neuroscan_farm.settings import load_settings
+from neuroscan_farm.store.parts import ShardTiming
 from neuroscan_farm.store.run_directory import RunDirectory
 
 _ENDED = {"finished", "cancelled", "refused", "stopped"}
@@ -30,18 +32,28 @@ MetricOption = Annotated[str | None, typer.Option(help="Rank by this metric inst
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    for command in (status, watch, ls, cancel, report, export):
+    for command in (status, watch, ls, report, export):
         app.command(command.__name__)(command)
 
 
-def status(run: RunArgument, as_json: JsonOption = False, broker: BrokerOption = None) -> None:
+def status(
+    run: RunArgument,
+    as_json: JsonOption = False,
+    timings: Annotated[
+        bool, typer.Option("--timings", help="Add how long each shard took, and where.")
+    ] = False,
+    broker: BrokerOption = None,
+) -> None:
     """Say how a run stands. Exit code 3 when it finished with failed tasks."""
     look = _look(find_run(run, load_settings().runs_dir), broker)
     if as_json:
-        print(json.dumps(look.overview.to_json_dict() | {"workers": look.workers, "farm": look.farm}))
+        overview = look.overview.to_json_dict(timings=timings)
+        print(json.dumps(overview | {"workers": look.workers, "farm": look.farm}))
     else:
         for name, value in _lines(look):
             print(f"{name:<10} {value}")
+        for timing in look.overview.timings if timings else ():
+            print(_timing_line(timing))
     _exit_by(look.overview)
 
 
@@ -79,9 +91,9 @@ def watch(
         note(f"error: {overview.refusal}")
         raise typer.Exit(5)
     if overview.state in {"cancelled", "stopped"}:
-        note(f"the run is {overview.state}; go on with: neuroscan-farm resume {directory.root}")
+        note(f"the run is {overview.state}; go on with: neuroscan-farm resume {directory.location}")
         raise typer.Exit(1)
-    note(f"finished; the report is made by: neuroscan-farm report {directory.root}")
+    note(f"finished; the report is made by: neuroscan-farm report {directory.location}")
     _exit_by(overview)
 
 
@@ -104,17 +116,6 @@ def ls(as_json: JsonOption = False) -> None:
         print(
             f"{overview.run_id}  {overview.state:<9} {done:>13}  {overview.created}  {','.join(overview.probes)}"
         )
-
-
-def cancel(run: RunArgument) -> None:
-    """Cancel a run: its workers stop between two tasks; what is finished stays, and `resume` goes on."""
-    directory = find_run(run, load_settings().runs_dir)
-    overview = look_at(directory)
-    if overview.state == "finished":
-        note("the run is finished already; nothing to cancel")
-        return
-    directory.set_wanted("cancelled")
-    note(f"cancelled with {overview.tasks_finished} of {overview.tasks} tasks finished")
 
 
 def report(
@@ -226,10 +227,14 @@ def _lines(look: _Seen) -> list[tuple[str, str]]:
             + ("" if overview.plan_complete else ", more to come"),
         ),
     ]
+    if overview.executor == "celery":
+        lines.insert(3, ("priority", f"{overview.priority} of 0 to 9; 9 goes first"))
     if overview.tasks_per_minute is not None:
-        lines.append(("rate", f"{overview.tasks_per_minute:.1f} tasks/min"))
-    if overview.eta_seconds is not None and overview.state in {"running", "queued"}:
-        lines.append(("eta", f"{overview.eta_seconds:.0f} s"))
+        rate = f"{overview.tasks_per_minute:.1f} tasks/min"
+        lines.append(("rate", f"{rate}, {overview.side_by_side:.1f} shards side by side"))
+    if overview.eta_seconds is not None and overview.state in {"running", "queued", "paused"}:
+        when = " of work, when it goes on" if overview.state == "paused" else ""
+        lines.append(("eta", f"{overview.eta_seconds:.0f} s{when}"))
     if overview.deaths:
         lines.append(("deaths", f"{overview.deaths} workers died on the way"))
     if overview.refusal is not None:
@@ -239,6 +244,15 @@ def _lines(look: _Seen) -> list[tuple[str, str]]:
     for worker in look.workers:
         lines.append(("worker", f"{worker['name']} on {worker['device']}: shard {worker['shard_id']}"))
     return lines
+
+
+def _timing_line(timing: ShardTiming) -> str:
+    started = datetime.fromtimestamp(timing.started, UTC).isoformat(timespec="seconds")
+    work = f"{timing.tasks} tasks, {timing.evaluations} layer evaluations"
+    return (
+        f"{'timing':<10} {timing.shard_id}  {started}  {timing.seconds:.1f} s  {work}  "
+        f"{timing.worker} on {timing.device}, attempt {timing.attempt}"
+    )
 
 
 def _panel(look: _Seen) -> Table:

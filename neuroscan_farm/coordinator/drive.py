@@ -3,37 +3,71 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
 from neuroscan_farm.analyses import get_analysis
-from neuroscan_farm.coordinator.decide import Expand, Send, Stop, View, decide
+from neuroscan_farm.coordinator.decide import (
+    Compact,
+    Expand,
+    Narrow,
+    Resize,
+    Send,
+    Split,
+    Stop,
+    View,
+    decide,
+)
+from neuroscan_farm.coordinator.outlook import Outlook
 from neuroscan_farm.dispatch.base import Dispatcher, Event, Refused, WorkerDied
 from neuroscan_farm.dispatch.wire import ShardOrder
-from neuroscan_farm.domain.tasks import Shard
+from neuroscan_farm.domain.tasks import Shard, Task
 from neuroscan_farm.errors import NeuroscanError, StorageError
-from neuroscan_farm.planning.packing import pack
+from neuroscan_farm.logs import log_context
+from neuroscan_farm.planning import sizing
+from neuroscan_farm.planning.packing import pack, recut
 from neuroscan_farm.statistics.effects import mean_effects
 from neuroscan_farm.store.attempts import Attempt, deaths_while_loading, refusal_of
 from neuroscan_farm.store.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
 
+_SAME_RATE = 1.5  # the measured rate wavers; a cut is made anew when it has changed by more than this
+
 
 class Driver:
     """Drives one run through one dispatcher, a step at a time. Several drivers on one run do no harm."""
 
-    def __init__(self, run: RunDirectory, dispatcher: Dispatcher) -> None:
+    def __init__(self, run: RunDirectory, dispatcher: Dispatcher, *, location: str | None = None) -> None:
+        """Look at a run for the first time; parts that are not whole are moved aside.
+
+        Args:
+            run: the run.
+            dispatcher: carries its orders.
+            location: where the workers find the run, in the words that they know; default is where it is here.
+        """
         self.run = run
         self.dispatcher = dispatcher
         self.request = run.request()
-        self._plan_stamp = run.plan_stamp()
-        self.shards: list[Shard] = run.shards()
         self.refusal: Refused | None = None
-        self.notices: list[str] = run.parts.set_bad_aside(run.rows_expected(self.shards))
-        self.finished = run.parts.finished(run.rows_expected(self.shards))
+        self.paused = False  # nothing is sent, because the user wants a pause
+        self.notices: list[str] = run.parts.set_bad_aside()
+        self._location = location or run.location
+        self._cut_for: float | None = None  # the rate that the present cut was made for
+        self._seen = Outlook(run, samples=sum(run.manifest.n_samples.values()))
+        self._seen.refresh()
         for notice in self.notices:
             log.warning("run %s: %s", run.manifest.run_id, notice)
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks the plan has so far."""
+        return self._seen.tasks
+
+    @property
+    def tasks_done(self) -> int:
+        """How many of them are done."""
+        return self._seen.tasks - self._seen.tasks_missing
 
     def step(self, timeout_seconds: float) -> tuple[Stop | None, list[Event]]:
         """Look, decide and do once; return how the run ended, if it did, and what the workers reported.
@@ -42,6 +76,10 @@ class Driver:
             BrokerError: the broker is out of reach.
             StorageError: the disk refused.
         """
+        with log_context(run=self.run.manifest.run_id):
+            return self._step(timeout_seconds)
+
+    def _step(self, timeout_seconds: float) -> tuple[Stop | None, list[Event]]:
         events = self.dispatcher.poll(timeout_seconds)
         for event in events:
             self._note(event)
@@ -49,6 +87,12 @@ class Driver:
             match action:
                 case Send(shard_id):
                     self.dispatcher.send(self._order(shard_id))
+                case Narrow(shard_id) | Split(shard_id):
+                    self._cut(shard_id)
+                case Resize(shards):
+                    self._resize(shards)
+                case Compact():
+                    self._compact()
                 case Expand():
                     self._expand()
                 case Stop():
@@ -56,31 +100,53 @@ class Driver:
         return None, events
 
     def _look(self) -> View:
-        stamp = self.run.plan_stamp()
-        if stamp != self._plan_stamp:  # another driver of this run planned a further stage
-            self._plan_stamp, self.shards = stamp, self.run.shards()
-        self.finished = self.run.parts.finished(self.run.rows_expected(self.shards))
+        seen, in_flight = self._seen, self.dispatcher.in_flight()
+        seen.refresh()
         attempts = self.run.attempts.all()
+        room, wanted = self.dispatcher.room(), self.run.wanted()
+        self.paused = wanted == "paused"
         return View(
-            shards=tuple(shard.shard_id for shard in self.shards),
-            finished=frozenset(self.finished),
-            in_flight=self.dispatcher.in_flight(),
-            room=self.dispatcher.room(),
+            shards=seen.order,
+            finished=seen.finished,
+            in_flight=in_flight,
+            room=room,
             plan_complete=self.run.plan_complete(),
-            wanted=self.run.wanted(),
+            wanted=wanted,
             refusal=self.refusal.error if self.refusal is not None else refusal_of(attempts),
             # Deaths before the last commit say nothing of loading: it worked after them.
-            deaths_while_loading=deaths_while_loading(
-                attempts, since=self.run.parts.last_commit(self.finished)
-            ),
+            deaths_while_loading=deaths_while_loading(attempts, since=seen.grew),
+            begun=seen.begun,
+            deaths=seen.deaths_among_several(attempts),
+            better_cut=self._better_cut(in_flight, slots=room + len(in_flight)),
+            loose_parts=seen.progress.loose,
+        )
+
+    def _better_cut(self, in_flight: frozenset[str], *, slots: int) -> int | None:
+        seconds = self._seen.seconds_per_evaluation
+        if seconds is None or self.request.shard_size is not None:
+            return None
+        if self._cut_for is not None and 1 / _SAME_RATE < seconds / self._cut_for < _SAME_RATE:
+            return None
+        waiting = self._seen.waiting(in_flight)
+        return sizing.better_cut(
+            seconds=seconds,
+            evaluations=self._seen.evaluations(waiting),
+            tasks=sum(len(self._seen.missing(shard_id)) for shard_id in waiting),
+            shards=len(waiting),
+            slots=slots,
         )
 
     def _order(self, shard_id: str) -> ShardOrder:
         return ShardOrder(
             run_id=self.run.manifest.run_id,
-            run_dir=str(self.run.root.resolve()),
+            location=self._location,
             shard_id=shard_id,
             attempt=self.run.attempts.next_number(shard_id),
+            model=self.run.manifest.model_fingerprint,
+            priority=self.run.priority(),
+            limit_seconds=sizing.limit_seconds(
+                self._seen.seconds_per_evaluation, self._seen.evaluations([shard_id])
+            ),
         )
 
     def _note(self, event: Event) -> None:
@@ -98,9 +164,56 @@ class Driver:
             except StorageError as error:  # the very reason may be a full disk; the refusal is kept in memory
                 log.warning("the refusal could not be recorded: %s", error)
 
+    def _cut(self, shard_id: str) -> None:
+        """Cut a shard down to its missing tasks; one that workers died on travels alone from now on."""
+        killers = {
+            attempt.task_id
+            for attempt in self.run.attempts.all()
+            if attempt.kind == "died" and attempt.shard_id == shard_id
+        }
+        missing = self._seen.missing(shard_id)
+        alone = [[task] for task in missing if task.task_id in killers]
+        others = [task for task in missing if task.task_id not in killers]
+        pieces = [Shard.of(tasks) for tasks in (others, *alone) if tasks]
+        log.info("shard %s is cut into %s", shard_id, ", ".join(piece.shard_id for piece in pieces))
+        self._replace([shard_id], pieces)
+
+    def _resize(self, shards: int) -> None:
+        waiting = self._seen.waiting(self.dispatcher.in_flight())
+        tasks = [task for shard_id in waiting for task in self._seen.missing(shard_id)]
+        pieces = recut(tasks, shards=shards, most=sizing.most_tasks(self._seen.samples))
+        log.info("%d shards are cut anew into %d, by the measured rate", len(waiting), len(pieces))
+        self._replace(waiting, pieces)
+        self._cut_for = self._seen.seconds_per_evaluation
+
+    def _replace(self, old: Iterable[str], new: Iterable[Shard]) -> None:
+        """Put other shards of the same tasks in the place of some; what is done stays where it is."""
+        gone = set(old)
+        kept = [shard for shard in self._seen.shards if shard.shard_id not in gone]
+        pieces = list(new)
+        covered = {task.task_id for piece in pieces for task in piece.tasks}
+        done = [
+            Shard.of(tasks)
+            for shard in self._seen.shards
+            if shard.shard_id in gone
+            and (tasks := [task for task in shard.tasks if task.task_id not in covered])
+        ]
+        self.run.write_plan([*kept, *done, *pieces], complete=self.run.plan_complete())
+        self._seen.refresh()
+
+    def _compact(self) -> None:
+        try:
+            joined = self.run.parts.compact()
+        except (
+            StorageError
+        ) as error:  # a full disk; the loose parts are there, and nothing rests on joining them
+            log.warning("run %s: parts are not joined: %s", self.run.manifest.run_id, error)
+            return
+        log.info("run %s: %d parts joined", self.run.manifest.run_id, joined)
+
     def _expand(self) -> None:
         manifest = self.run.manifest
-        tasks = [task for shard in self.shards for task in shard.tasks]
+        tasks: list[Task] = [task for shard in self._seen.shards for task in shard.tasks]
         baseline = next(task for task in tasks if task.is_baseline(manifest.depth))
         new = get_analysis(self.request.analysis).next_stage(
             self.request.parameters,
@@ -111,8 +224,8 @@ class Driver:
                 self.run.parts.read(), metric=self.request.metric, baseline_id=baseline.task_id
             ),
         )
-        self.shards = [*self.shards, *pack(new, most=self.request.shard_size)]
-        self.run.write_plan(self.shards, complete=not new)
+        shards = pack(new, most=self.request.shard_size or sizing.FIRST_SHARD_TASKS)
+        self.run.write_plan([*self._seen.shards, *shards], complete=not new)
 
 
 def drive(
@@ -134,7 +247,7 @@ def drive(
         end, events = driver.step(timeout)
         on_step(driver, events)
         if end is not None:
-            if driver.refusal is not None:
+            if driver.refusal is not None and end.state == "refused":
                 raise _refused(driver.refusal)
             return end
         timeout = poll_seconds

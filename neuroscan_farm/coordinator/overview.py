@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import time
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from neuroscan_farm.coordinator.decide import cannot_load
-from neuroscan_farm.domain.measurements import Outcome
+from neuroscan_farm.coordinator.rate import measured_rate
+from neuroscan_farm.coordinator.run_lock import is_driven, lock_of
 from neuroscan_farm.errors import NeuroscanError, RunError
 from neuroscan_farm.store.attempts import deaths_while_loading, refusal_of
+from neuroscan_farm.store.part_file import ShardTiming
+from neuroscan_farm.store.places import inside, is_url, open_place
 from neuroscan_farm.store.run_directory import RunDirectory
 
-_PARTS_FOR_RATE = 20
+__all__ = ["Overview", "find_run", "is_driven", "lock_of", "look_at", "runs_in"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +23,8 @@ class Overview:
     """How a run stands."""
 
     run_id: str
-    directory: str
-    state: str  # "finished", "running", "queued", "stopped", "cancelled" or "refused"
+    directory: str  # or its URL
+    state: str  # "finished", "running", "queued", "paused", "stopped", "cancelled" or "refused"
     model: str
     probes: list[str]
     created: str
@@ -40,89 +39,104 @@ class Overview:
     outcomes: dict[str, int]  # rows by outcome
     tasks_per_minute: float | None
     eta_seconds: float | None
+    priority: int  # 0 to 9; 9 goes first
+    executor: str  # "local" or "celery"
+    evaluations: int  # layer evaluations of all tasks, each from the baseline's boundary
+    evaluations_left: int
+    evaluations_per_second: float | None  # of all workers together, as of late
+    side_by_side: float | None  # how many shards were measured at a time, as of late
+    loose_parts: int  # that are not joined with others
+    timings: tuple[ShardTiming, ...]  # of all parts, in the order of their start
 
-    def to_json_dict(self) -> dict[str, object]:
-        """Return the overview as plain data."""
-        return {"schema_version": 1, **asdict(self)}
+    def to_json_dict(self, *, timings: bool = False) -> dict[str, object]:
+        """Return the overview as plain data, with the timing of every shard where asked for."""
+        data: dict[str, object] = {"schema_version": 1, **asdict(self)}
+        if not timings:
+            del data["timings"]
+        return data
 
 
 def look_at(run: RunDirectory) -> Overview:
-    """Return how a run stands now."""
-    shards = run.shards()
-    finished = run.parts.finished(run.rows_expected(shards))
-    sizes = {shard.shard_id: len(shard.tasks) for shard in shards}
-    rows = run.parts.read(["task_id", "outcome"])
-    failed = {
-        task_id
-        for task_id, outcome in zip(rows["task_id"].to_pylist(), rows["outcome"].to_pylist(), strict=True)
-        if outcome != Outcome.OK
-    }
+    """Return how a run stands now.
+
+    Raises:
+        RunError: the plan is missing or damaged.
+        StorageError: the disk or the store failed.
+    """
+    plan, progress = run.planned(), run.parts.look()
+    done = progress.done
+    left = [number for number, task in enumerate(plan.task_ids) if task not in done]
+    unfinished = {plan.shard_ids[number] for number in left}
+    evaluations = sum(plan.evaluations)
+    evaluations_left = sum(plan.evaluations[number] for number in left)
     attempts = run.attempts.all()
     # Deaths before the last commit say nothing of loading: it worked after them.
-    deaths = deaths_while_loading(attempts, since=run.parts.last_commit(finished))
+    deaths = deaths_while_loading(attempts, since=progress.last_commit)
     refusal = refusal_of(attempts) or cannot_load(deaths)
     plan_complete = run.plan_complete()
-    tasks_finished = sum(sizes[shard_id] for shard_id in finished)
-    tasks = sum(sizes.values())
-    rate = _tasks_per_second(run, finished, sizes)
-    if len(finished) == len(shards) and plan_complete:
-        state = "finished"
-    elif run.wanted() == "cancelled":
-        state = "cancelled"
-    elif refusal is not None:
-        state = "refused"
-    elif is_driven(run.root):
-        state = "running"
-    else:
-        state = "queued" if run.executor() == "celery" else "stopped"
+    state = _state(run, finished=not left and plan_complete, refusal=refusal)
+    rate = measured_rate(progress.timings)
+    eta = None
+    if rate is not None and state != "finished":
+        eta = rate.seconds_for(evaluations=evaluations_left, tasks=len(left))
+    shards = len(set(plan.shard_ids))
+    planned = frozenset(plan.task_ids)
     return Overview(
         run_id=run.manifest.run_id,
-        directory=str(run.root),
+        directory=run.location,
         state=state,
         model=run.manifest.model_name,
         probes=list(run.manifest.probes),
         created=run.manifest.created,
-        tasks=tasks,
-        tasks_finished=tasks_finished,
-        tasks_failed=len(failed),
-        shards=len(shards),
-        shards_finished=len(finished),
+        tasks=len(plan.task_ids),
+        tasks_finished=len(plan.task_ids) - len(left),
+        tasks_failed=sum(task in planned for task in progress.failed),
+        shards=shards,
+        shards_finished=shards - len(unfinished),
         plan_complete=plan_complete,
         deaths=sum(attempt.kind == "died" for attempt in attempts),
         refusal=refusal,
-        outcomes=dict(Counter(rows["outcome"].to_pylist())),
-        tasks_per_minute=None if rate is None else rate * 60,
-        eta_seconds=None if rate is None or state == "finished" else (tasks - tasks_finished) / rate,
+        outcomes=dict(progress.outcomes),
+        tasks_per_minute=None if rate is None else rate.tasks_per_second * 60,
+        eta_seconds=eta,
+        priority=run.priority(),
+        executor=run.executor(),
+        evaluations=evaluations,
+        evaluations_left=evaluations_left,
+        evaluations_per_second=None if rate is None else rate.evaluations_per_second,
+        side_by_side=None if rate is None else rate.side_by_side,
+        loose_parts=progress.loose,
+        timings=progress.timings,
     )
 
 
-def lock_of(root: Path) -> FileLock:
-    """The lock that a process holds while it drives the run at `root`; the kernel frees it when that process dies."""
-    return FileLock(root / ".lock", timeout=0)
+def _state(run: RunDirectory, *, finished: bool, refusal: str | None) -> str:
+    if finished:
+        return "finished"
+    wanted = run.wanted()
+    if wanted == "cancelled":
+        return "cancelled"
+    if refusal is not None:
+        return "refused"
+    if wanted == "paused":
+        return "paused"
+    if is_driven(run.location):
+        return "running"
+    return "queued" if run.executor() == "celery" else "stopped"
 
 
-def is_driven(root: Path) -> bool:
-    """Whether a process of this machine drives the run now."""
-    if not (root / ".lock").exists():
-        return False
-    try:
-        with lock_of(root):
-            return False
-    except Timeout:
-        return True
-    except OSError:
-        return False
-
-
-def find_run(name: str, runs_dir: Path) -> RunDirectory:
-    """Open a run by its directory, its id, or the beginning of its id.
+def find_run(name: str, runs_dir: str | Path) -> RunDirectory:
+    """Open a run by its directory or URL, its id, or the beginning of its id.
 
     Raises:
         RunError: there is none, or several begin so.
+        StorageError: the disk or the store failed.
     """
-    for root in (Path(name), runs_dir / name):
-        if RunDirectory.exists(root):
-            return RunDirectory.open(root)
+    if is_url(name):
+        return RunDirectory.open(name)
+    for location in (name, inside(runs_dir, name)):
+        if RunDirectory.exists(location):
+            return RunDirectory.open(location)
     found = [run for run in runs_in(runs_dir) if run.manifest.run_id.startswith(name)]
     if len(found) == 1:
         return found[0]
@@ -133,20 +147,14 @@ def find_run(name: str, runs_dir: Path) -> RunDirectory:
     )
 
 
-def runs_in(runs_dir: Path) -> Iterator[RunDirectory]:
-    """Every run below `runs_dir`; a directory that is no run, or a damaged one, is left out."""
-    for path in sorted(runs_dir.glob("*/manifest.json")):
+def runs_in(runs_dir: str | Path) -> Iterator[RunDirectory]:
+    """Every run below `runs_dir`; a directory that is no run, or a damaged one, is left out.
+
+    Raises:
+        StorageError: the store cannot be reached.
+    """
+    for name in open_place(runs_dir).folders():
         try:
-            yield RunDirectory.open(path.parent)
+            yield RunDirectory.open(inside(runs_dir, name))
         except NeuroscanError:
             continue
-
-
-def _tasks_per_second(run: RunDirectory, finished: set[str], sizes: dict[str, int]) -> float | None:
-    """The rate of the last parts, by their times of commit; the pause before a resume counts only if it is among them."""
-    commits = sorted((run.parts.path(shard_id).stat().st_mtime, sizes[shard_id]) for shard_id in finished)
-    recent = commits[-_PARTS_FOR_RATE:]
-    if len(recent) < 2 or recent[-1][0] <= recent[0][0]:
-        return None
-    until = time.time() if len(finished) < len(sizes) else recent[-1][0]
-    return sum(size for _, size in recent[1:]) / max(until - recent[0][0], 1e-3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,8 +20,11 @@ from neuroscan_farm.errors import ProbeError, RequestError, RunError
 from neuroscan_farm.planning.facts import ModelFacts, check_weights, is_hub_snapshot, read_facts
 from neuroscan_farm.planning.model_source import find_model
 from neuroscan_farm.planning.packing import pack
+from neuroscan_farm.planning.sizing import FIRST_SHARD_TASKS
 from neuroscan_farm.probes.catalogue import load_probe
 from neuroscan_farm.store.run_directory import Manifest, RunDirectory, make_run_id, request_content
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +72,13 @@ def make_plan(request: AnalysisRequest, *, fetch_weights: bool = True) -> Plan:
         ),
         facts=facts,
         probes=probes,
-        shards=tuple(pack(tasks, most=request.shard_size)),
+        shards=tuple(pack(tasks, most=request.shard_size or FIRST_SHARD_TASKS)),
         complete=not analysis.has_stages(request.parameters),
     )
 
 
-def prepare(plan: Plan, root: Path, *, executor: str) -> RunDirectory:
-    """Make the run of a plan at `root`, or open it where it is there already; `wake` it to go on with it.
+def prepare(plan: Plan, root: str | Path, *, executor: str) -> RunDirectory:
+    """Make the run of a plan at `root`, a folder or a URL, or open it where it is there already; `wake` it to go on with it.
 
     Raises:
         RunError: another request's run is at `root`, or something that is no run.
@@ -87,7 +91,7 @@ def prepare(plan: Plan, root: Path, *, executor: str) -> RunDirectory:
                 f"{root}: holds the run {run.manifest.run_id} of another request "
                 f"({'; '.join(_differences(run, plan))}); give another --output, or the request that is in its request.yaml"
             )
-        check_versions(run)
+        run.check_versions()
         return run
     manifest = Manifest(
         run_id=plan.run_id,
@@ -117,29 +121,35 @@ def prepare(plan: Plan, root: Path, *, executor: str) -> RunDirectory:
     )
 
 
-def check_versions(run: RunDirectory) -> None:
-    """Refuse to mix rows of two engine or scoring versions in one run.
+def wake(run: RunDirectory, *, executor: str | None = None, priority: int | None = None) -> None:
+    """Want a run again, of the same executor or another: a pause, a cancellation and the workers' refusals are taken back.
 
-    Raises:
-        RunError: the run was made by a version whose numbers may differ.
-    """
-    made = (run.manifest.engine_version, run.manifest.scoring_version)
-    if made != (ENGINE_VERSION, SCORING_VERSION):
-        raise RunError(
-            f"{run.root}: made with engine {made[0]} and scoring {made[1]}, this program has {ENGINE_VERSION} and "
-            f"{SCORING_VERSION}; finish it with the version that made it, or start a new run with another --output"
-        )
-
-
-def wake(run: RunDirectory, *, executor: str | None = None) -> None:
-    """Want a run again, of the same executor or another: a cancellation and the workers' refusals are taken back.
+    Parts are read to the last byte here, and damaged ones moved aside: the tasks in them will be measured again.
 
     Raises:
         StorageError: the disk refused.
     """
+    for notice in run.parts.set_bad_aside(thorough=True):
+        log.warning("run %s: %s", run.manifest.run_id, notice)
     run.attempts.settle()
-    if run.wanted() != "running" or executor not in (None, run.executor()):
-        run.set_wanted("running", executor=executor)
+    changed = executor not in (None, run.executor()) or priority not in (None, run.priority())
+    if changed or run.wanted() != "running":
+        run.set_wanted("running", executor=executor, priority=priority)
+
+
+def forget_failures(run: RunDirectory) -> int:
+    """Have the tasks that failed measured again when the run goes on; return how many there are.
+
+    Their rows and the deaths that are laid to them are forgotten; everything else stays.
+
+    Raises:
+        StorageError: the disk refused.
+    """
+    failed = frozenset(run.parts.look().failed)
+    if failed:
+        run.attempts.settle_tasks(failed)  # first: a task that is missing is quarantined again by its deaths
+        run.parts.forget(failed)
+    return len(failed)
 
 
 def _load_probes(request: AnalysisRequest) -> tuple[Probe, ...]:

@@ -46,3 +46,11 @@ def client_url(url: str) -> str:
     pairs = [("db" if key == "virtual_host" else key, value) for key, value in parse_qsl(parts.query)]
     query = urlencode(pairs)
     return f"unix://{parts.netloc}{parts.path}" + (f"?{query}" if query else "")
+
+
+def celery_url(url: str) -> str:
+    """The URL as Celery is given it: without `ssl_cert_reqs`, its transport would trust any certificate."""
+    parts = urlsplit(url)
+    if parts.scheme != "rediss" or "ssl_cert_reqs" in dict(parse_qsl(parts.query)):
+        return url
+    return f"{url}{'&' if parts.query else '?'}ssl_cert_reqs=required"

@@ -8,35 +8,48 @@ or finished shard drops it.
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import kombu.exceptions
 from celery import Celery
 from kombu import Exchange, Queue
 
+from neuroscan_farm.dispatch.affinity import Affinity
 from neuroscan_farm.dispatch.base import Event, Refused, WorkerDied
 from neuroscan_farm.dispatch.broker import Broker
-from neuroscan_farm.dispatch.broker_url import redacted
-from neuroscan_farm.dispatch.farm_records import OrderName, Report
+from neuroscan_farm.dispatch.broker_orders import PRIORITY_SEPARATOR, PRIORITY_STEPS, message_priority
+from neuroscan_farm.dispatch.broker_url import celery_url, redacted
+from neuroscan_farm.dispatch.farm_records import OrderName, Refusal, RunEntry, RunState, Snapshot
 from neuroscan_farm.dispatch.parent_death import dying_with_parent
+from neuroscan_farm.dispatch.plain_messages import TASK_NAME as TASK_NAME
 from neuroscan_farm.dispatch.redis_transport import use_forgiving_transport
-from neuroscan_farm.dispatch.wire import ShardOrder
-from neuroscan_farm.errors import BrokerError
+from neuroscan_farm.dispatch.wire import ShardOrder, check_location, model_queue
+from neuroscan_farm.errors import BrokerError, RunError
 from neuroscan_farm.store.run_directory import RunDirectory
 
-TASK_NAME = "neuroscan.measure_shard"
-ORDERS_PER_WORKER = 4  # queued for each live worker and run: enough to keep it busy, few enough to be fair
+ORDERS_PER_WORKER = 2  # queued for each live worker and run: enough to keep it busy, few enough to be fair
 VISIBILITY_SECONDS = 3600  # the last resort for the messages of dead workers; claims notice them much sooner
+NOTHING_KNOWN = RunState(frozenset(), (), frozenset(), {}, (), {})
 
 
-def make_app(broker_url: str, queue: str = "neuroscan") -> Celery:
-    """Return the Celery application of a farm, for senders and workers alike."""
+def make_app(broker_url: str, queue: str = "neuroscan", *, affinity: Affinity | None = None) -> Celery:
+    """Return the Celery application of a farm, for senders and workers alike.
+
+    The only place where Celery's options are set. The base queue holds no orders: they go into those of their models
+    (`send_order`); whoever sends into it all the same is told so by the worker that drops it.
+
+    Args:
+        broker_url: the farm's broker.
+        queue: the farm's queue.
+        affinity: in which order a worker looks into its queues.
+    """
     use_forgiving_transport()
-    app = Celery("neuroscan", broker=broker_url, set_as_current=False)
+    app = Celery("neuroscan", broker=celery_url(broker_url), set_as_current=False)
     app.conf.update(
         # JSON only: a message can never be code
         accept_content=["json"],
@@ -47,8 +60,7 @@ def make_app(broker_url: str, queue: str = "neuroscan") -> Celery:
         task_reject_on_worker_lost=False,  # it loops for ever on a task that kills; the reconciler counts
         worker_prefetch_multiplier=1,
         task_ignore_result=True,
-        # The default exchange needs no binding, so that publishing goes on after a wipe.
-        task_queues=[Queue(queue, Exchange(""), routing_key=queue)],
+        task_queues=[queue_of(queue)],
         task_default_queue=queue,
         task_default_exchange="",
         task_default_routing_key=queue,
@@ -68,6 +80,9 @@ def make_app(broker_url: str, queue: str = "neuroscan") -> Celery:
         broker_connection_timeout=5,
         broker_transport_options={
             "visibility_timeout": VISIBILITY_SECONDS,
+            "priority_steps": PRIORITY_STEPS,
+            "sep": PRIORITY_SEPARATOR,
+            "queue_order_strategy": affinity or "round_robin",
             "socket_timeout": 10.0,  # publishing to a frozen Redis would block for ever
             "socket_connect_timeout": 5.0,
             "socket_keepalive": True,
@@ -84,16 +99,29 @@ class CeleryDispatcher:
 
     It keeps nothing that the broker and the run directory do not hold, but for the receipts of the reports it
     passed on: they are settled at the next poll, when the caller has put them on record.
+
+    Args:
+        run: the run.
+        broker: the farm's broker.
+        app: the farm's Celery application.
+        look: how the broker stands; default is to look anew at each poll. Who drives many runs looks once for all.
     """
 
-    def __init__(self, run: RunDirectory, broker: Broker, app: Celery) -> None:
+    def __init__(
+        self, run: RunDirectory, broker: Broker, app: Celery, *, look: Callable[[], Snapshot] | None = None
+    ) -> None:
         self._run = run
         self._run_id = run.manifest.run_id
         self._broker = broker
         self._app = app
+        self._snapshot = look or functools.partial(
+            broker.snapshot, [self._run_id], models=[run.manifest.model_fingerprint]
+        )
         self._receipts: list[str] = []
         self._in_flight: frozenset[str] = frozenset()
         self._waiting = 0  # orders of this run that no worker has taken yet
+        self._workers = 0  # that live and have not refused the run
+        self._told: frozenset[str] = frozenset()  # the workers whose refusal was passed on
         self._epoch: str | None = None
         self._last_look: float | None = None  # these three are times of the broker
         self._claims_settle = 0.0  # until then a missing claim says nothing
@@ -101,31 +129,25 @@ class CeleryDispatcher:
 
     def room(self) -> int:
         """How many more orders may be sent: a few per live worker, none while claims are being restored."""
-        if self._broker.now() < self._hold_until:
+        if self._last_look is None:
+            self._look()
+        if self._last_look is None or self._last_look < self._hold_until:
             return 0
-        workers = sum(worker.state == "ready" for worker in self._broker.workers())
-        return ORDERS_PER_WORKER * max(workers, 1) - self._waiting
+        return ORDERS_PER_WORKER * max(self._workers, 1) - self._waiting
 
     def in_flight(self) -> frozenset[str]:
         """The shards that are queued or claimed, as the last poll saw them, and those sent since."""
         return self._in_flight
 
     def send(self, order: ShardOrder) -> None:
-        """Put an order into the farm's queue.
+        """Put an order into the queue of its model.
 
         Raises:
             BrokerError: the broker is out of reach.
         """
-        name = OrderName(order.run_id, order.shard_id, order.attempt)
         self._broker.note_sent(self._run_id, [order.shard_id])
         try:
-            self._app.send_task(
-                TASK_NAME,
-                args=[order.model_dump(mode="json")],
-                task_id=str(name),
-                retry=False,
-                ignore_result=True,
-            )
+            send_order(self._app, self._broker.queue, order)
         except (kombu.exceptions.KombuError, OSError) as error:
             raise BrokerError(
                 f"broker {redacted(self._broker.url)}: the order was not taken ({error})"
@@ -134,7 +156,7 @@ class CeleryDispatcher:
         self._waiting += 1
 
     def poll(self, timeout_seconds: float) -> list[Event]:
-        """Return the deaths and refusals since the last call.
+        """Return the deaths since the last call, and the refusal where no live worker can do the run.
 
         Raises:
             BrokerError: the broker is out of reach.
@@ -150,56 +172,123 @@ class CeleryDispatcher:
         """Do nothing: the farm's workers are not ours to stop."""
 
     def _look(self) -> list[Event]:
-        now = self._broker.now()
-        self._notice_outage(now)
-        # Looked at in the order in which an order travels, so that one on its way is seen at least once.
-        queued = self._broker.queued().get(self._run_id, set())
-        running = self._broker.running(self._run_id)
+        seen = self._snapshot()
+        now, state = seen.now, seen.states.get(self._run_id, NOTHING_KNOWN)
+        self._notice_outage(now, seen.epoch)
+        claimed = state.claimed
         if now < self._claims_settle:
-            claimed = {record.shard_id for record in running}
-        else:
-            claimed = self._broker.claimed(self._run_id, running)
-        for record in running:
+            claimed = frozenset(record.shard_id for record in state.running)
+        for record in state.running:
             if record.shard_id in claimed:
                 continue
-            if self._run.parts.path(record.shard_id).exists():
+            if self._is_done(record.shard_id):
                 self._broker.drop(self._run_id, record)
             else:
                 self._broker.bury(self._run_id, record)
-        self._broker.note_sent(self._run_id, queued - claimed)
-        sent = self._broker.sent(self._run_id)
+        sent = dict(state.sent)
+        fresh = now - self._broker.timings.lost_after / 4
+        unstamped = [shard for shard in state.queued - claimed if sent.get(shard, 0.0) < fresh]
+        self._broker.note_sent(self._run_id, unstamped)
+        sent |= dict.fromkeys(unstamped, now)
         oldest = now - self._broker.timings.lost_after
-        lost = {shard for shard, at in sent.items() if at < oldest and shard not in queued}
-        done = {shard for shard in sent if self._run.parts.path(shard).exists()}
-        self._broker.forget_sent(self._run_id, lost | done)
-        waiting = set(sent) - lost - done - claimed
+        lost = {shard for shard, at in sent.items() if at < oldest and shard not in state.queued}
+        self._broker.forget_sent(self._run_id, lost)
+        waiting = set(sent) - lost - claimed
         self._waiting = len(waiting)
         self._in_flight = frozenset(waiting | claimed)
-        reports = self._broker.reports(self._run_id)
+        live = {worker.name for worker in seen.workers if worker.state == "ready"}
+        self._workers = len(live - set(state.refusals))
+        # Buried by this very look, or before: the next look tells it. What is told now is settled at the next poll.
+        reports = (
+            self._broker.reports(self._run_id) if state.reports or len(claimed) < len(state.running) else []
+        )
         self._receipts = [receipt for receipt, _ in reports]
-        return [_event(report) for _, report in reports]
+        events: list[Event] = [
+            WorkerDied(report.shard_id, report.task_id, report.worker, report.attempt, report.error)
+            for _, report in reports
+        ]
+        return [*events, *self._refused_by_all(live, state.refusals, now)]
 
-    def _notice_outage(self, now: float) -> None:
+    def _refused_by_all(self, live: set[str], refusals: Mapping[str, Refusal], now: float) -> list[Event]:
+        """The refusal of the run, where every live worker refused it, and none has come for a while that might not."""
+        if not live or not live <= set(refusals) or self._told >= live:
+            return []
+        theirs = [refusals[name] for name in sorted(live)]
+        if now - max(refusal.at for refusal in theirs) < self._broker.timings.lost_after:
+            return []
+        self._told = frozenset(live)
+        by_reason: dict[str, list[str]] = {}
+        for refusal in theirs:
+            by_reason.setdefault(refusal.error, []).append(refusal.worker)
+        if len(by_reason) == 1:
+            text = theirs[0].error
+        else:
+            text = "no worker can do this run\n" + "\n".join(
+                f"{', '.join(workers)}: {reason}" for reason, workers in by_reason.items()
+            )
+        first = theirs[0]
+        who = ", ".join(refusal.worker for refusal in theirs)
+        return [Refused(first.shard_id, who, first.attempt, text, first.exit_code)]
+
+    def _is_done(self, shard_id: str) -> bool:
+        shard = self._run.shard(shard_id)
+        return shard is not None and self._run.parts.look().done.issuperset(
+            task.task_id for task in shard.tasks
+        )
+
+    def _notice_outage(self, now: float, epoch: str) -> None:
         """Give workers two beats to put their claims back when the broker was away, or may have been."""
         two_beats = 2 * self._broker.timings.beat
         if self._last_look is None or now - self._last_look > two_beats:
             self._claims_settle = now + two_beats  # claims ran out while nobody could beat them: no deaths
         self._last_look = now
-        epoch = self._broker.epoch()
         if self._epoch is not None and epoch != self._epoch:
             self._hold_until = now + two_beats  # it was wiped: sending now would have shards measured twice
         self._epoch = epoch
 
 
+def send_order(app: Celery, queue: str, order: ShardOrder) -> None:
+    """Put an order into the queue of its model.
+
+    Raises:
+        OSError: the broker is out of reach.
+        kombu.exceptions.KombuError: the same.
+    """
+    name = model_queue(queue, order.model)
+    app.send_task(
+        TASK_NAME,
+        args=[order.model_dump(mode="json")],
+        task_id=str(OrderName(order.run_id, order.shard_id, order.attempt)),
+        exchange="",  # the default exchange needs no binding, so that publishing goes on after a wipe
+        routing_key=name,
+        queue=queue_of(name),
+        priority=message_priority(order.priority, order.attempt),
+        retry=False,
+        ignore_result=True,
+    )
+
+
+def queue_of(name: str) -> Queue:
+    """A queue of the farm, for senders and workers alike."""
+    return Queue(name, Exchange(""), routing_key=name)
+
+
 def submit(run: RunDirectory, broker: Broker) -> None:
     """Put a run into the care of the farm: a worker's reconciler sends its orders within seconds.
 
-    Submitting a run again is harmless.
+    Submitting a run again is harmless, and takes its workers' refusals back.
 
     Raises:
+        RunError: it is at a place that cannot be told to other machines.
         BrokerError: the broker is out of reach.
     """
-    broker.register(run.manifest.run_id, str(run.root.resolve()))
+    manifest = run.manifest
+    try:
+        check_location(run.location)
+    except ValueError as error:
+        raise RunError(f"{run.location}: {error}; give the run another place with --output") from error
+    entry = RunEntry(run.location, manifest.model_fingerprint, manifest.model_name)
+    broker.register(manifest.run_id, entry)
 
 
 def start_workers(command: Sequence[str], broker_url: str) -> subprocess.Popen[bytes]:
@@ -211,9 +300,3 @@ def start_workers(command: Sequence[str], broker_url: str) -> subprocess.Popen[b
         preexec_fn=dying_with_parent(signal.SIGTERM),
         start_new_session=True,  # Ctrl-C reaches our parent alone, which passes it on once
     )
-
-
-def _event(report: Report) -> Event:
-    if report.exit_code is not None:
-        return Refused(report.shard_id, report.worker, report.attempt, report.error, report.exit_code)
-    return WorkerDied(report.shard_id, report.task_id, report.worker, report.attempt, report.error)

@@ -15,10 +15,13 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 
 from neuroscan_farm.errors import RequestError
+
+_NUMBER = re.compile(r"\d{1,9}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +121,7 @@ def _parse_group(text: str) -> list[tuple[int | None, int]]:
     group: list[tuple[int | None, int]] = []
     for piece in text.split(","):
         index, colon, megabytes = piece.strip().rpartition(":")
-        if not megabytes.isdecimal() or int(megabytes) < 1 or (colon and not index.isdecimal()):
+        if not _NUMBER.fullmatch(megabytes) or int(megabytes) < 1 or (colon and not _NUMBER.fullmatch(index)):
             raise RequestError(
                 f"gpu-split {text!r}: {piece.strip()!r} is no number of megabytes; "
                 "write 22000 or 22000,22000 for one worker, 22000;22000 for two, 2:22000 to name the device"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,6 +17,16 @@ class Timings:
     lost_after: float = 10.0  # an order that is neither queued nor claimed for so long is sent again
     lease_ttl: float = 5.0  # a reconciler that says nothing for so long is replaced
     reconcile: float = 1.0  # how often a reconciler looks
+    patience: float = 600.0  # a worker holds on to one model for so long while orders for others wait
+
+
+@dataclass(frozen=True, slots=True)
+class RunEntry:
+    """A run in the farm's care."""
+
+    location: str  # a path or a URL, as the submitter writes it
+    model: str  # the model's fingerprint, which names the queue
+    model_name: str = ""  # for `status`
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +41,8 @@ class Running:
     attempt: int
     task_id: str | None  # None until the first task: the model is being loaded
     since: float  # when the shard was claimed, seconds since 1970 by the worker's clock
+    progressed: float = 0.0  # when something was last done for it, by the same clock
+    limit_seconds: float = 0.0  # no progress for so long is hung; 0 is no limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +58,18 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """A worker that cannot do a run; it is not asked again until the run is woken, or the worker started anew."""
+
+    worker: str
+    shard_id: str
+    attempt: int
+    error: str
+    exit_code: int
+    at: float  # the broker's clock
+
+
+@dataclass(frozen=True, slots=True)
 class Presence:
     """A worker of the farm, as `status` and `watch` show it."""
 
@@ -52,12 +77,47 @@ class Presence:
     host: str
     pid: int  # of the worker's main process
     device: str
-    state: str  # "ready" or "leaving"
+    state: str  # "ready", "draining" or "leaving"
     started: float  # seconds since 1970 by the worker's clock
     run_id: str | None = None  # what it works on; None while it waits
     shard_id: str | None = None
     task_id: str | None = None
     since: float | None = None  # when it began with the shard
+    model: str | None = (
+        None  # name and fingerprint of the model that it was last given; None before the first order
+    )
+    memory_mb: int | None = None  # of the process that measures (resident)
+    heartbeat_age: float = 0.0  # seconds since it last said so, by the broker's clock
+    clock: float = 0.0  # its own clock when it said so, seconds since 1970; 0 is unknown
+    version: str = ""  # of this program
+    timings: str = ""  # a digest of its `Timings`: all workers of a farm should have the same
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """What the broker holds of one run."""
+
+    queued: frozenset[str]  # shards whose order waits in the queue
+    running: tuple[Running, ...]  # shards in a worker's hands, or that were when it died
+    claimed: frozenset[str]  # those of them whose claim holds
+    sent: Mapping[
+        str, float
+    ]  # shards with an order that nobody has claimed, and when it was last seen in the queue
+    reports: tuple[
+        tuple[str, Report], ...
+    ]  # what went wrong and is not settled, with the receipt that settles it
+    refusals: Mapping[str, Refusal]  # worker -> why it cannot do the run
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What the broker holds of a farm at one moment."""
+
+    now: float  # the broker's clock
+    epoch: str  # another one than before says that the broker was wiped
+    runs: Mapping[str, RunEntry]
+    workers: tuple[Presence, ...]
+    states: Mapping[str, RunState]
 
 
 class Ended(NamedTuple):
@@ -83,4 +143,4 @@ class OrderName(NamedTuple):
         """Read a name back; None where it is not one of ours."""
         run_id, _, rest = name.partition("/")
         shard_id, _, attempt = rest.partition("/")
-        return cls(run_id, shard_id, int(attempt)) if attempt.isdigit() else None
+        return cls(run_id, shard_id, int(attempt)) if attempt.isdecimal() and shard_id else None

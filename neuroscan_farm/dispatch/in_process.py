@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from neuroscan_farm.dispatch.base import Event, Refused, ShardDone, TaskStarted
 from neuroscan_farm.dispatch.wire import ShardOrder
@@ -43,7 +42,7 @@ class InProcess:
             events.append(TaskStarted(order.shard_id, task_id, "in-process"))
 
         try:
-            self._execute(RunDirectory.open(Path(order.run_dir)), order.shard_id, order.attempt, started)
+            self._execute(RunDirectory.open(order.location), order.shard_id, order.attempt, started)
         except CancelledRun:
             return events
         except NeuroscanError as error:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import logging
+import json
 import signal
 import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from neuroscan_farm.dispatch.devices import DeviceSet, pin
 from neuroscan_farm.dispatch.parent_death import die_with_parent
+from neuroscan_farm.dispatch.places_here import PlacesHere
 from neuroscan_farm.dispatch.wire import ShardOrder
 from neuroscan_farm.errors import CancelledRun, NeuroscanError
+from neuroscan_farm.logs import LogFormat, log_bugs, log_context, log_ids, set_up_logs
 from neuroscan_farm.store.run_directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -29,27 +31,53 @@ class ChildSettings:
     cache_dir: Path
     cache_bytes: int
     log_level: str
+    log_format: LogFormat = "text"
+    places: PlacesHere = PlacesHere()
 
 
 def child_main(pipe: Connection, settings: ChildSettings) -> None:
     """Carry out orders from the pipe until it ends.
 
-    Says ("task", id) before each task, and after each order ("done",), ("dropped",) for a cancelled run,
-    ("refused", message, exit code), or ("failed", traceback) for what is our own bug.
+    Says, as JSON, ["task", id] before each task, ["progress"] while it loads, and after each order ["done"],
+    ["dropped"] for a run that was cancelled or paused, ["refused", message, exit code], or ["failed", traceback]
+    for what is our own bug.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     die_with_parent()
     pin(settings.device_set)
-    logging.basicConfig(
-        level=settings.log_level, format=f"%(asctime)s %(levelname)s {settings.name} %(message)s"
-    )
+    set_up_logs(settings.log_level, settings.log_format, worker=settings.name)
+    log_bugs()
     worker = _Worker(pipe, settings)
+    signal.signal(signal.SIGTERM, worker.leave)
     while True:
         try:
             order = ShardOrder.model_validate_json(pipe.recv_bytes())
-            pipe.send(worker.carry_out(order))
+            say(pipe, *worker.carry_out(order))
         except (EOFError, OSError):  # the parent is gone
             return
+
+
+def say(pipe: Connection, *words: str) -> None:
+    """Say something as JSON; a pipe that would unpickle what it reads could run code.
+
+    Raises:
+        OSError: nobody listens any more.
+    """
+    pipe.send_bytes(json.dumps(words).encode())
+
+
+def hear(pipe: Connection) -> list[str]:
+    """What was said next.
+
+    Raises:
+        EOFError: the other side is gone.
+        OSError: the same.
+        ValueError: this is not what `say` writes.
+    """
+    words: Any = json.loads(pipe.recv_bytes())
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise ValueError(f"a list of words was expected, not {str(words)[:80]}")
+    return words
 
 
 class _Worker:
@@ -59,11 +87,13 @@ class _Worker:
         self._pipe = pipe
         self._settings = settings
         self._warm: WarmModel | None = None
+        self._leaving = False
 
     def carry_out(self, order: ShardOrder) -> tuple[str, ...]:
         """Carry out one order and return what to say of it."""
         try:
-            self._execute(order)
+            with log_context(run=order.run_id, shard=order.shard_id, attempt=order.attempt):
+                self._execute(order)
         except CancelledRun:
             return ("dropped",)
         except NeuroscanError as error:
@@ -85,12 +115,31 @@ class _Worker:
                 threads=self._settings.device_set.threads,
                 cache_dir=self._settings.cache_dir,
                 cache_bytes=self._settings.cache_bytes,
+                folder_here=self._settings.places.model_folder,
+                on_progress=self._progress,
             )
         execute_shard(
-            RunDirectory.open(Path(order.run_dir)),
+            RunDirectory.open(order.location),
             order.shard_id,
             order.attempt,
             worker=self._settings.name,
             warm=self._warm,
-            on_task=lambda task_id: self._pipe.send(("task", task_id)),
+            on_task=self._begin,
         )
+
+    def leave(self, *_: object) -> None:
+        """Hand the present order back at its next task; what is finished of it is committed."""
+        self._leaving = True
+
+    def _begin(self, task_id: str) -> None:
+        self._stay()
+        log_ids(task=task_id)
+        say(self._pipe, "task", task_id)
+
+    def _progress(self) -> None:
+        self._stay()
+        say(self._pipe, "progress")
+
+    def _stay(self) -> None:
+        if self._leaving:
+            raise CancelledRun("this worker was asked to leave")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
 
 from neuroscan_farm.domain.measurements import Metric
+
+_LONGEST_NAME = 4096  # no path is longer
 
 
 class Parameters(BaseModel):
@@ -50,10 +52,20 @@ class AnalysisRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     analysis: str
-    model: str = Field(min_length=1, description="a folder, a hub id, or `demo` for the bundled model")
-    revision: str | None = Field(None, description="branch, tag or commit of a hub id")
-    probes: tuple[str, ...] = Field(min_length=1, description="built-in names or JSON/YAML files")
+    model: str = Field(
+        min_length=1,
+        max_length=_LONGEST_NAME,
+        description="a folder, a hub id, or `demo` for the bundled model",
+    )
+    revision: str | None = Field(
+        None, max_length=_LONGEST_NAME, description="branch, tag or commit of a hub id"
+    )
+    probes: tuple[Annotated[str, Field(max_length=_LONGEST_NAME)], ...] = Field(
+        min_length=1, description="built-in names or JSON/YAML files"
+    )
     metric: Metric = Field(Metric.LOG_ODDS, description="what configurations are ranked by")
     parameters: SerializeAsAny[Parameters]
     engine: EngineOptions = EngineOptions()
-    shard_size: int = Field(16, ge=1, description="most tasks in one shard")
+    shard_size: int | None = Field(
+        None, ge=1, description="most tasks in one shard; null is what makes one to three minutes of work"
+    )

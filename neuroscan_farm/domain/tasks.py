@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from neuroscan_farm.domain.identity import content_digest
 from neuroscan_farm.domain.paths import Block, LayerPath
@@ -17,6 +17,8 @@ class Task:
     path: LayerPath
     block: Block | None = None  # set where the path is one plain (i, j) duplication
     stage: int = 0  # 0 is planned at once; 1 and later from the rows of the stage before
+    # The shard that the task was packed into when its stage was planned. A plan may be cut anew later; rows keep this.
+    planned_shard: str | None = field(default=None, compare=False)
 
     @classmethod
     def of(
@@ -33,7 +35,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Tasks that travel together in one message because they share work: the unit of delivery, one part file."""
+    """Tasks that travel together in one message because they share work: the unit of delivery."""
 
     shard_id: str
     tasks: tuple[Task, ...]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +54,8 @@ class WarmModel:
         threads: int | None = None,
         cache_dir: Path,
         cache_bytes: int,
+        folder_here: Callable[[str], str] = lambda folder: folder,
+        on_progress: Callable[[], None] = lambda: None,
     ) -> None:
         """Make a holder that is still empty.
 
@@ -64,7 +66,11 @@ class WarmModel:
             threads: CPU threads for torch; None leaves its own choice.
             cache_dir: the machine's cache.
             cache_bytes: most bytes of boundaries kept there.
+            folder_here: where a model's folder is on this machine, by where the submitter found it.
+            on_progress: called after each step of loading and proving a model, so that slow is not taken for hung.
         """
+        self._folder_here = folder_here
+        self._on_progress = on_progress
         self._memory_mb = memory_mb
         self._memory_limit_mb = memory_limit_mb
         self._stream = stream
@@ -101,8 +107,10 @@ class WarmModel:
     def _load(self, run: RunDirectory, options: EngineOptions) -> _Held:
         request, manifest = run.request(), run.manifest
         # The folder that the coordinator found is tried first: a relative path means nothing in another process.
-        name = manifest.model_folder if Path(manifest.model_folder).is_dir() else request.model
+        here = self._folder_here(manifest.model_folder)
+        name = here if Path(here).is_dir() else self._folder_here(request.model)
         folder = find_model(name, revision=request.revision, weights=True)
+        self._on_progress()
         facts = read_facts(folder, name=manifest.model_name)
         if facts.fingerprint != manifest.model_fingerprint:
             raise ModelError(
@@ -116,6 +124,7 @@ class WarmModel:
             memory_limit_mb=self._memory_limit_mb,
             stream=self._stream,
         )
+        self._on_progress()
         sample = torch.tensor([[0, 1, 2, 3]], device=loaded.device)
         return _Held(loaded, find_anatomy(loaded.model, sample, depth=facts.depth), facts)
 
@@ -129,6 +138,7 @@ class WarmModel:
             batch_size=options.batch_size,
             max_tokens=held.facts.max_tokens,
         )
+        self._on_progress()
         executor = Executor(
             held.loaded,
             held.anatomy,
@@ -137,8 +147,11 @@ class WarmModel:
             lane=choose_lane(held.loaded, held.anatomy, options, batches),
             calibrations=self._calibrations,
         )
+        self._on_progress()
         pass_gate(executor, batches)
+        self._on_progress()
         executor.calibrate(batches)
+        self._on_progress()
         return executor, batches
 
     def _drop(self) -> None:

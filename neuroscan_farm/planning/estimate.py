@@ -10,6 +10,7 @@ from neuroscan_farm.domain.probes import Probe
 from neuroscan_farm.domain.requests import AnalysisRequest
 from neuroscan_farm.domain.tasks import Shard
 from neuroscan_farm.errors import NeuroscanError
+from neuroscan_farm.planning import sizing
 from neuroscan_farm.planning.facts import ModelFacts
 from neuroscan_farm.planning.trie import evaluations
 from neuroscan_farm.store.run_directory import RunDirectory
@@ -60,32 +61,26 @@ def estimate(
         evaluations_naive=samples * sum(len(task.path) for task in tasks),
         evaluations_shared=samples * shared,
         boundary_bytes=(facts.depth + 1) * tokens * facts.hidden_size * _element_bytes(request, facts),
-        seconds=None if rate is None else rate * tokens * shared,
+        seconds=None if rate is None else rate * tokens * sum(task.path.evaluations() for task in tasks),
     )
 
 
 def seconds_per_token_evaluation(
     run: RunDirectory, facts: ModelFacts, request: AnalysisRequest
 ) -> float | None:
-    """Return the measured seconds of one layer on one token in a run of the same model, or None without rows.
+    """Return the measured seconds of one path's layer on one token in a run of the same model, or None without rows.
 
     A run that is damaged tells nothing; it must not keep another one from being planned.
     """
     try:
         if run.manifest.model_fingerprint != facts.fingerprint or run.request().engine != request.engine:
             return None
-        shards = run.shards()
         probes = run.probes()
+        seconds = sizing.seconds_per_evaluation(run.parts.look().timings)
     except NeuroscanError:
         return None
-    rows = run.parts.read(["task_id", "seconds"])
-    spent = sum(rows["seconds"].to_pylist())
-    measured = set(rows["task_id"].unique().to_pylist())
-    done = sum(
-        evaluations([task.path for task in shard.tasks if task.task_id in measured]) for shard in shards
-    )
     tokens, _ = count_tokens(facts.folder, probes)
-    return spent / (done * tokens) if done and spent > 0 else None
+    return None if seconds is None else seconds / tokens
 
 
 def count_tokens(folder: Path, probes: Sequence[Probe]) -> tuple[int, bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -214,7 +215,8 @@ def parse_megabytes(text: str, *, name: str) -> int:
         RequestError: the text is no size.
     """
     found = _SIZE.fullmatch(text.strip())
-    megabytes = int(float(found[1]) * _UNITS[(found[2] or "").lower()] / 1e6) if found else 0
+    amount = float(found[1]) * _UNITS[(found[2] or "").lower()] / 1e6 if found else 0.0
+    megabytes = int(amount) if math.isfinite(amount) else 0
     if megabytes < 1:
         raise RequestError(f"{name} {text!r} is no size; write megabytes, or a unit: 700, 700MB, 1.5GB, 2GiB")
     return megabytes

@@ -5,13 +5,14 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from neuroscan_farm.domain.tasks import Shard, Task
 from neuroscan_farm.planning.trie import evaluations
 
 
 def pack(tasks: Sequence[Task], *, most: int) -> list[Shard]:
-    """Pack tasks into shards of at most `most` tasks and near-equal cost; the baseline's shard comes first.
+    """Pack the tasks of a stage into shards of at most `most` tasks and near-equal cost, the baseline's shard first.
 
     Paths that leave the baseline at the same place over the same layer share at least one evaluation: such a family is
     kept together as far as it fits. Longest processing time first: the costliest family goes to the cheapest shard
@@ -34,10 +35,35 @@ def pack(tasks: Sequence[Task], *, most: int) -> list[Shard]:
             heapq.heappush(open_shards, (load + _cost(taken), index))
         if rest:
             heapq.heappush(waiting, (-_cost(rest), rest[0].path.layers, rest))
-    shards = [Shard.of(sorted(group, key=lambda task: task.path.layers)) for group in members if group]
+    shards = [
+        _planned(Shard.of(sorted(group, key=lambda task: task.path.layers))) for group in members if group
+    ]
     # The longest path that costs nothing; without the baseline, always the same one of the cheapest.
     baseline = min(tasks, key=lambda task: (task.path.evaluations(), -len(task.path), task.path.layers))
     return sorted(shards, key=lambda shard: baseline not in shard.tasks)
+
+
+def recut(tasks: Sequence[Task], *, shards: int, most: int) -> list[Shard]:
+    """Cut tasks into about so many shards of near-equal cost and at most `most` tasks; quick, for plans of any size.
+
+    Neighbours in the order of their paths stay together, because they share the most work.
+    """
+    ordered = sorted(tasks, key=lambda task: task.path.layers)
+    costs = [task.path.evaluations() + 1 for task in ordered]  # the baseline costs something too
+    each = sum(costs) / max(shards, 1)
+    pieces: list[list[Task]] = []
+    spent = 0
+    for task, cost in zip(ordered, costs, strict=True):
+        if not pieces or len(pieces[-1]) >= most or spent + cost / 2 > each * len(pieces):
+            spent = round(each * len(pieces))
+            pieces.append([])
+        pieces[-1].append(task)
+        spent += cost
+    return [Shard.of(piece) for piece in pieces]
+
+
+def _planned(shard: Shard) -> Shard:
+    return Shard(shard.shard_id, tuple(replace(task, planned_shard=shard.shard_id) for task in shard.tasks))
 
 
 def _families(tasks: Sequence[Task], most: int) -> list[list[Task]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import yaml
 
@@ -13,8 +13,9 @@ from neuroscan_farm.domain.probes import Probe
 from neuroscan_farm.errors import ProbeError
 from neuroscan_farm.probes.plain_data import show
 from neuroscan_farm.probes.reader import parse_probe
+from neuroscan_farm.yaml_text import NotYaml, read_yaml
 
-__all__ = ["FILE_SUFFIXES", "load_probe_file", "parse_probe"]
+__all__ = ["FILE_SUFFIXES", "load_probe_file", "parse_probe", "read_probe"]
 
 FILE_SUFFIXES = (".json", ".yaml", ".yml")
 
@@ -36,12 +37,21 @@ def load_probe_file(path: str | Path) -> Probe:
         raise ProbeError(f"{path}: no such file; give the path of an existing probe file") from None
     except OSError as error:
         raise ProbeError(f"{path}: cannot be read ({error.strerror}); give a readable file") from None
+    return read_probe(content, where=str(path))
+
+
+def read_probe(content: bytes, *, where: str) -> Probe:
+    """Read the probe in what a file holds; `where` names the file, and its ending tells JSON from YAML.
+
+    Raises:
+        ProbeError: see `load_probe_file`.
+    """
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ProbeError(f"{path}: byte {error.start + 1} is not UTF-8; save the file as UTF-8") from None
-    data = _read_json(text, where=str(path)) if suffix == ".json" else _read_yaml(text, where=str(path))
-    return parse_probe(data, where=str(path))
+        raise ProbeError(f"{where}: byte {error.start + 1} is not UTF-8; save the file as UTF-8") from None
+    data = _read_json(text, where=where) if where.lower().endswith(".json") else _read_yaml(text, where=where)
+    return parse_probe(data, where=where)
 
 
 def _read_json(text: str, *, where: str) -> object:
@@ -88,16 +98,6 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 def _read_yaml(text: str, *, where: str) -> object:
     try:
-        return cast(object, yaml.load(text, Loader=_UniqueKeyLoader))
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ProbeError(f"{where}: not valid YAML{place}: {error.problem or error.context}") from None
-    except yaml.reader.ReaderError as error:
-        before = text[: error.position]
-        line, column = before.count("\n") + 1, error.position - (before.rfind("\n") + 1) + 1
-        raise ProbeError(f"{where}: not valid YAML at line {line}, column {column}: {error.reason}") from None
-    except RecursionError:
-        raise ProbeError(f"{where}: nested too deeply; a probe needs few levels") from None
-    except ValueError as error:  # a date such as 2026-13-45
-        raise ProbeError(f"{where}: not valid YAML: {error}") from None
+        return read_yaml(text, loader=_UniqueKeyLoader)
+    except NotYaml as error:
+        raise ProbeError(f"{where}: not valid YAML{error.place}: {error}") from None

@@ -336,7 +336,9 @@ def _is_target(score: object, *, labelled: bool) -> bool:
 
     Beside a right answer it may be any; alone only one between two digits, such as 6.5: a 12 is a slip.
     """
-    if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+    if isinstance(score, bool) or not isinstance(score, int | float):
+        return False
+    if isinstance(score, float) and not math.isfinite(score):  # an integer may be too large to ask this of it
         return False
     return labelled or 0 < score < 9
 

@@ -14,6 +14,7 @@ import yaml
 
 from neuroscan_farm.domain.paths import LayerPath
 from neuroscan_farm.errors import RequestError
+from neuroscan_farm.yaml_text import NotYaml, read_yaml
 
 TRIED_WITH = "mergekit 0.1.5 with transformers 5.23"
 
@@ -88,9 +89,9 @@ def path_of_mergekit(yaml_text: str) -> LayerPath:
         RequestError: the text is no single passthrough merge of one source per slice.
     """
     try:
-        data = yaml.safe_load(yaml_text)
-    except yaml.YAMLError as error:
-        raise RequestError(f"mergekit file: not one YAML document ({str(error).splitlines()[0]})") from error
+        data = read_yaml(yaml_text)
+    except NotYaml as error:
+        raise RequestError(f"mergekit file: not one YAML document ({error})") from error
     if not isinstance(data, dict) or data.get("merge_method") != "passthrough":
         raise RequestError("mergekit file: merge_method must be passthrough")
     layers: list[int] = []

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import TypeAlias
 
 from neuroscan_farm.domain.measurements import Metric
 from neuroscan_farm.errors import RequestError
@@ -14,25 +16,25 @@ from neuroscan_farm.report.findings import read_findings
 from neuroscan_farm.report.results_json import results_files
 from neuroscan_farm.report.summary import summary_dict, summary_text
 from neuroscan_farm.report.tables import table_csv
-from neuroscan_farm.store.atomic import storage_errors, write_text
 from neuroscan_farm.store.run_directory import RunDirectory
 
 __all__ = ["ReportFiles", "export", "write_report"]
 
 _MERGE_FILES = 3
+Address: TypeAlias = Path | str  # the path of a file, or its URL
 
 
 @dataclass(frozen=True, slots=True)
 class ReportFiles:
     """What a report wrote, and its summary."""
 
-    folder: Path
-    page: Path  # index.html
-    summary_text: Path
-    summary_json: Path
-    results: tuple[Path, ...]  # results.json first
-    table: Path
-    mergekit: tuple[Path, ...]  # of the best configurations, best first
+    folder: Address
+    page: Address  # index.html
+    summary_text: Address
+    summary_json: Address
+    results: tuple[Address, ...]  # results.json first
+    table: Address
+    mergekit: tuple[Address, ...]  # of the best configurations, best first
     summary: str  # the text of `summary_text`
 
 
@@ -60,7 +62,7 @@ def write_report(run: RunDirectory, *, metric: Metric | None = None, top_k: int 
     merges = [merge_text(findings, c.path) for c in best]
     summary = summary_text(findings, failures=failures, top_k=top_k)
     html = page_html(findings, failures=failures, merges=merges, written=_now(), top_k=top_k)
-    folder = run.root / "report"
+    place = run.place.below("report")
     files: dict[str, str] = {
         **{name: json_text(content) for name, content in results_files(findings, top_k=top_k).items()},
         **{f"best-{rank}.mergekit.yaml": text for rank, text in enumerate(merges, start=1)},
@@ -70,19 +72,19 @@ def write_report(run: RunDirectory, *, metric: Metric | None = None, top_k: int 
         "index.html": html,
     }
     for name, text in files.items():
-        write_text(folder / name, text)
-    for stale in folder.glob("best-*.mergekit.yaml"):
-        if stale.name not in files:
-            with storage_errors(stale):
-                stale.unlink(missing_ok=True)
+        place.write(name, text.encode())
+    for entry in place.entries():
+        if fnmatch(entry.name, "best-*.mergekit.yaml") and entry.name not in files:
+            place.remove(entry.name)
+    address = {name: place.where(name) if place.root is None else place.root / name for name in files}
     return ReportFiles(
-        folder=folder,
-        page=folder / "index.html",
-        summary_text=folder / "summary.txt",
-        summary_json=folder / "summary.json",
-        results=tuple(folder / name for name in files if name.startswith("results")),
-        table=folder / "configurations.csv",
-        mergekit=tuple(folder / name for name in files if name.endswith(".mergekit.yaml")),
+        folder=place.location if place.root is None else place.root,
+        page=address["index.html"],
+        summary_text=address["summary.txt"],
+        summary_json=address["summary.json"],
+        results=tuple(address[name] for name in files if name.startswith("results")),
+        table=address["configurations.csv"],
+        mergekit=tuple(address[name] for name in files if name.endswith(".mergekit.yaml")),
         summary=summary,
     )
 

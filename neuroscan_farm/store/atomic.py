@@ -25,22 +25,29 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
-            raise StorageError(
-                f"{path}: the disk is full ({error.strerror}); nothing finished is lost: "
-                "free some space, then give the same command again"
-            ) from error
-        if error.errno in _REFUSED:
-            raise StorageError(
-                f"{path}: not writable ({error.strerror}); choose another place with --output"
-            ) from error
-        if error.errno in {errno.ENOTDIR, errno.EEXIST}:
-            raise StorageError(
-                f"{path}: a file is in the way ({error.strerror}); choose another place"
-            ) from error
-        raise StorageError(
-            f"{path}: cannot be written ({error}); choose another place with --output"
-        ) from error
+        raise refusal(path, error) from error
+
+
+def refusal(path: Path, error: OSError) -> StorageError:
+    """Return what a refused write means."""
+    if error.errno in _FULL:
+        return StorageError(
+            f"{path}: the disk is full ({error.strerror}); nothing finished is lost: "
+            "free some space, then give the same command again"
+        )
+    if error.errno in _REFUSED:
+        return StorageError(f"{path}: not writable ({error.strerror}); choose another place with --output")
+    if error.errno in {errno.ENOTDIR, errno.EEXIST}:
+        return StorageError(f"{path}: a file is in the way ({error.strerror}); choose another place")
+    return StorageError(f"{path}: cannot be written ({error}); choose another place with --output")
+
+
+def unreadable(path: Path, error: OSError) -> StorageError:
+    """Return what a refused read means."""
+    return StorageError(
+        f"{path}: cannot be read ({error.strerror or error}); make it readable, or mend the disk, then give the same "
+        "command again"
+    )
 
 
 @contextlib.contextmanager
@@ -62,11 +69,16 @@ def written_aside(path: Path) -> Iterator[Path]:
             with contextlib.suppress(OSError):
                 aside.unlink(missing_ok=True)
             raise
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        flush_folder(path.parent)
+
+
+def flush_folder(folder: Path) -> None:
+    """Have the names in a folder outlast a loss of power."""
+    directory = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -6,14 +6,14 @@ import contextlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from pathlib import Path
 
-from neuroscan_farm.store.atomic import storage_errors, write_text
+from neuroscan_farm.store.places import Place
 
-_NUMBER = re.compile(r"-(\d+)-[a-z]+\.json$")
+_NUMBER = re.compile(r"(s[^-]*)-(\d+)-[a-z]+\.json$")
+_SETTLED = ".settled-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,37 +34,46 @@ def refusal_of(attempts: Iterable[Attempt]) -> str | None:
     return next((attempt.error for attempt in attempts if attempt.kind == "refused"), None)
 
 
-def deaths_while_loading(attempts: Iterable[Attempt], *, since: float) -> int:
-    """Return how many workers died before a first task after `since`, in seconds since 1970."""
-    died = [attempt for attempt in attempts if attempt.kind == "died" and attempt.task_id is None]
-    return sum(datetime.fromisoformat(attempt.ended).timestamp() > since for attempt in died)
+def deaths_while_loading(attempts: Iterable[Attempt], *, since: float) -> tuple[str, ...]:
+    """Return what workers died of before a first task after `since`, in seconds since 1970; the last one last."""
+    died = sorted(
+        (datetime.fromisoformat(attempt.ended).timestamp(), attempt.error)
+        for attempt in attempts
+        if attempt.kind == "died" and attempt.task_id is None
+    )
+    return tuple(error for ended, error in died if ended > since)
 
 
 class Attempts:
-    """The failed attempts of one run."""
+    """The failed attempts of one run. A file is read once, as long as it does not change."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._known: dict[str, tuple[str, Attempt | None]] = {}  # name -> stamp, and what is in it
 
     def record(self, attempt: Attempt) -> None:
         """Keep an attempt; the same attempt recorded twice is one.
 
         Raises:
-            StorageError: the disk refused.
+            StorageError: the disk or the store refused.
         """
-        write_text(self._path(attempt), json.dumps(asdict(attempt), indent=1))
+        self._place.write(_name(attempt), json.dumps(asdict(attempt), indent=1).encode())
 
     def all(self) -> list[Attempt]:
-        """Return the attempts of all shards; a file that cannot be read is left out."""
-        attempts = []
-        for path in sorted(self._folder.glob("s*.json")):
-            try:
-                attempt = Attempt(**json.loads(path.read_text(encoding="utf-8")))
-                datetime.fromisoformat(attempt.ended)
-                attempts.append(attempt)
-            except (OSError, ValueError, TypeError):
-                continue
-        return attempts
+        """Return the attempts of all shards; a file that cannot be read is left out.
+
+        Raises:
+            StorageError: the disk or the store failed.
+        """
+        known: dict[str, tuple[str, Attempt | None]] = {}
+        for entry in self._place.entries():
+            if entry.name.startswith("s") and entry.name.endswith(".json"):
+                stamp, attempt = self._known.get(entry.name, ("", None))
+                if stamp != entry.stamp:
+                    attempt = self._read(entry.name)
+                known[entry.name] = (entry.stamp, attempt)
+        self._known = known
+        return [attempt for _, attempt in known.values() if attempt is not None]
 
     def deaths(self) -> Counter[str]:
         """How many workers died on each task."""
@@ -72,8 +81,8 @@ class Attempts:
 
     def next_number(self, shard_id: str) -> int:
         """Return the number of a shard's next attempt: no earlier failure, settled or not, has this or a later one."""
-        numbers = (_NUMBER.search(path.name) for path in self._folder.glob(f"*{shard_id}-*.json"))
-        return 1 + max((int(number[1]) for number in numbers if number), default=0)
+        found = (_NUMBER.search(entry.name) for entry in self._place.entries())
+        return 1 + max((int(name[2]) for name in found if name and name[1] == shard_id), default=0)
 
     def settle(self) -> None:
         """Settle what may be mended when the user tries again: refusals, and deaths while the model was loaded.
@@ -81,14 +90,34 @@ class Attempts:
         Deaths in a task stay, they quarantine it.
 
         Raises:
-            StorageError: the disk refused.
+            StorageError: the disk or the store refused.
         """
-        for attempt in self.all():
-            if attempt.kind == "refused" or attempt.task_id is None:
-                path = self._path(attempt)
-                # Another process may have settled it.
-                with storage_errors(path), contextlib.suppress(FileNotFoundError):
-                    path.rename(path.with_name(f".settled-{path.name}"))
+        self._settle(lambda attempt: attempt.kind == "refused" or attempt.task_id is None)
 
-    def _path(self, attempt: Attempt) -> Path:
-        return self._folder / f"{attempt.shard_id}-{attempt.attempt}-{attempt.kind}.json"
+    def settle_tasks(self, task_ids: Collection[str]) -> None:
+        """Settle the deaths of some tasks, so that they are tried again.
+
+        Raises:
+            StorageError: the disk or the store refused.
+        """
+        wanted = frozenset(task_ids)
+        self._settle(lambda attempt: attempt.task_id in wanted)
+
+    def _settle(self, wanted: Callable[[Attempt], bool]) -> None:
+        for attempt in filter(wanted, self.all()):
+            with contextlib.suppress(FileNotFoundError):  # another process may have settled it
+                self._place.move(_name(attempt), f"{_SETTLED}{_name(attempt)}")
+
+    def _read(self, name: str) -> Attempt | None:
+        try:
+            attempt = Attempt(**json.loads(self._place.read(name)))
+            datetime.fromisoformat(attempt.ended)
+        except (FileNotFoundError, ValueError, TypeError, RecursionError):
+            return None
+        texts = (attempt.shard_id, attempt.kind, attempt.task_id or "", attempt.worker, attempt.error)
+        whole = isinstance(attempt.attempt, int) and all(isinstance(text, str) for text in texts)
+        return attempt if whole else None
+
+
+def _name(attempt: Attempt) -> str:
+    return f"{attempt.shard_id}-{attempt.attempt}-{attempt.kind}.json"

@@ -1,149 +1,201 @@
-"""Part files. A shard is finished if and only if its part exists and is whole.
+"""Parts: the rows of finished tasks. A task is done if and only if a whole part of the run holds it.
 
-Workers add parts; nobody changes one. A part that cannot be read, or is somebody else's, is moved aside, so that
-its shard counts as missing again and is measured anew.
+Workers add parts; `compact` joins them. A part that cannot be read, or is somebody else's, is moved aside, so that
+its tasks count as missing again and are measured anew. The same task may be in several parts: readers take each of
+its rows once.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from neuroscan_farm.domain.measurements import Outcome
-from neuroscan_farm.store.atomic import storage_errors, written_aside
-from neuroscan_farm.store.schema import MEASUREMENTS, MEASUREMENTS_VERSION
+from neuroscan_farm.errors import StorageError
+from neuroscan_farm.store.compaction import compact, forget
+from neuroscan_farm.store.one_of_each import one_of_each
+from neuroscan_farm.store.part_file import (
+    OUTCOME_RANK,
+    SUFFIX,
+    Footer,
+    NotWhole,
+    ShardTiming,
+    encoded,
+    part_name,
+    rows_schema,
+    tasks_of,
+)
+from neuroscan_farm.store.part_folder import PartFolder, overlapping, stamps
+from neuroscan_farm.store.places import Entry, Place
+
+__all__ = ["Parts", "Progress", "ShardTiming"]
 
 log = logging.getLogger(__name__)
 
-_OUTCOME_RANK = {Outcome.OK: 0, Outcome.NON_FINITE: 1, Outcome.ERROR: 2, Outcome.QUARANTINED: 3}
+_KEYS = ("task_id", "probe", "sample_id", "outcome", "attempt", "shard_id")
+_MOST_LOOKS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What is done of a run, from its parts' metadata."""
+
+    done: frozenset[str]  # tasks
+    failed: Mapping[str, str]  # those of them with a row that is not ok -> the worst outcome
+    outcomes: Counter[str]  # rows
+    timings: tuple[ShardTiming, ...]  # of all parts, in the order of their start
+    loose: int  # parts that are not joined with others
+    last_commit: float  # seconds since 1970, by the store's clock; 0 before the first
 
 
 class Parts:
-    """The part files of one run."""
+    """The parts of one run."""
 
-    def __init__(self, folder: Path, *, run_id: str) -> None:
-        self._folder = folder
-        self._run_id = run_id
-        self._judged: dict[tuple[str, int, int], str | None] = {}  # (name, size, mtime) -> why bad
+    def __init__(self, place: Place, *, run_id: str, rows_per_task: int) -> None:
+        self._folder = PartFolder(place, run_id=run_id, rows_per_task=rows_per_task)
+        self._seen: dict[str, str] | None = None
+        self._progress = Progress(frozenset(), {}, Counter(), (), 0, 0.0)
 
     def path(self, shard_id: str) -> Path:
-        """Where the part of a shard is, or will be."""
-        return self._folder / f"{shard_id}.parquet"
+        """Where the part of a whole shard lies until it is joined with others, in a run on a disk."""
+        assert self._folder.place.root is not None
+        return self._folder.place.root / f"{shard_id}{SUFFIX}"
 
-    def write(self, shard_id: str, table: pa.Table) -> None:
-        """Commit the part of a shard; a second commit of the same shard replaces equal rows by equal rows.
+    def write(self, shard_id: str, table: pa.Table, timing: ShardTiming) -> None:
+        """Commit rows of a shard, of all its tasks or of some; the same tasks again replace equal rows by equal rows.
 
         Raises:
-            StorageError: the disk refused.
+            StorageError: the disk or the store refused.
         """
-        with written_aside(self.path(shard_id)) as aside:
-            pq.write_table(table, aside, compression="zstd")
+        tasks = tasks_of(table)
+        data = encoded(table, run_id=self._folder.run_id, shard_id=shard_id, tasks=tasks, timings=[timing])
+        self._folder.place.write(part_name(shard_id, tasks), data)
 
-    def finished(self, expected_rows: Mapping[str, int]) -> set[str]:
-        """Return the shards whose part is whole; `expected_rows` maps shards of the plan to their row counts."""
-        return {
-            path.stem
-            for path in self._files()
-            if path.stem in expected_rows and self._why_bad(path, expected_rows) is None
-        }
+    def look(self) -> Progress:
+        """Say what is done. Only files that are new or changed are opened; where nothing is, the answer is the same object.
 
-    def last_commit(self, finished: Iterable[str]) -> float:
-        """When the last of the finished shards was committed, in seconds since 1970; 0 where there is none."""
-        return max((self.path(shard_id).stat().st_mtime for shard_id in finished), default=0.0)
+        Raises:
+            StorageError: the disk or the store failed.
+        """
+        files = self._folder.whole()
+        seen = stamps(files)
+        if seen != self._seen:
+            self._progress = _progress(files.values(), self._folder.rows_per_task, self._progress)
+            self._seen = seen
+        return self._progress
 
-    def set_bad_aside(self, expected_rows: Mapping[str, int]) -> list[str]:
-        """Move parts that are not whole, not ours or not in the plan out of the way; return why, one line each."""
-        moved = []
-        for path in self._files():
-            why = self._why_bad(path, expected_rows)
-            if why is not None:
-                with storage_errors(path):
-                    path.replace(path.with_name(f".bad-{path.name}"))
-                moved.append(
-                    f"{path.name}: {why}; moved aside to .bad-{path.name}, its tasks will be measured again"
-                )
-        return moved
+    def set_bad_aside(self, *, thorough: bool = False) -> list[str]:
+        """Move parts that are not whole or not ours out of the way; return why, one line each.
+
+        Args:
+            thorough: read all rows too, for a byte that changed on the disk shows there alone.
+
+        Raises:
+            StorageError: the disk or the store refused.
+        """
+        if thorough:  # whoever reads a damaged part knows from then on that it is
+            entries = [entry for entry, _ in self._folder.whole().values()]
+            list(self._folder.each(lambda entry: self._rows(entry, None) and None, entries))
+        return [
+            self._folder.set_aside(name, judged)
+            for name, (_, judged) in self._folder.look().items()
+            if isinstance(judged, str)
+        ]
+
+    def compact(self) -> int:
+        """Join the parts into few files, while others read and write; return how many parts were joined.
+
+        Raises:
+            StorageError: the disk or the store refused; every row is still there.
+        """
+        return compact(self._folder)
+
+    def forget(self, task_ids: Collection[str]) -> int:
+        """Write parts anew without the rows of some tasks, so that these are missing; return how many were there.
+
+        Raises:
+            StorageError: the disk or the store refused.
+        """
+        return forget(self._folder, task_ids)
 
     def read(self, columns: list[str] | None = None) -> pa.Table:
         """Return the rows of all parts, each (task, probe, sample) once: ok before failed, then the earliest attempt.
 
         A part that cannot be read, or is another run's, is left out with a warning: one bad file must not hide the
         others, nor mix into them.
+
+        Raises:
+            StorageError: the disk or the store failed.
         """
-        keys = ["task_id", "probe", "sample_id", "outcome", "attempt", "shard_id"]
-        wanted = None if columns is None else [*columns, *(key for key in keys if key not in columns)]
-        tables = []
-        for path in self._files():
-            try:
-                with pq.ParquetFile(path) as file:
-                    why = self._why_foreign(file.schema_arrow)
-                    if why is None:
-                        table = file.read(columns=wanted).select(_select(wanted).names)
-                        tables.append(table.replace_schema_metadata(MEASUREMENTS.metadata))
-            except (pa.ArrowException, OSError) as error:
-                why = str(error).splitlines()[0]
-            if why is not None:
-                log.warning("part %s is left out: %s", path, why)
-        whole = pa.concat_tables(tables) if tables else _select(wanted).empty_table()
-        unique = _deduplicated(whole)
-        return unique if columns is None else unique.select(columns)
+        wanted = None if columns is None else [*columns, *(key for key in _KEYS if key not in columns)]
+        tables: dict[tuple[str, str], pa.Table] = {}
+        warned: set[str] = set()
+        for _ in range(_MOST_LOOKS):
+            files = self._folder.look()
+            for name, (_, judged) in files.items():
+                if isinstance(judged, str) and name not in warned:
+                    warned.add(name)
+                    log.warning("part %s is left out: %s", self._folder.place.where(name), judged)
+            whole = {n: (entry, judged) for n, (entry, judged) in files.items() if isinstance(judged, Footer)}
+            wanting = [entry for entry, _ in whole.values() if (entry.name, entry.stamp) not in tables]
+            found = list(self._folder.each(lambda entry: self._rows(entry, wanted), wanting))
+            tables |= {
+                (entry.name, entry.stamp): table
+                for entry, table in zip(wanting, found, strict=True)
+                if table is not None
+            }
+            if all(table is not None for table in found):
+                break  # nothing vanished, nothing was found to be damaged
+        else:
+            raise StorageError(f"{self._folder.place.location}: the folder does not come to rest; try again")
+        rows = [tables[entry.name, entry.stamp] for entry, _ in whole.values()]
+        table = pa.concat_tables(rows) if rows else rows_schema(wanted).empty_table()
+        if overlapping(footer for _, footer in whole.values()):
+            table = one_of_each(table)
+        return table if columns is None else table.select(columns)
 
-    def _files(self) -> list[Path]:
-        return sorted(path for path in self._folder.glob("*.parquet") if not path.name.startswith("."))
-
-    def _why_bad(self, path: Path, expected_rows: Mapping[str, int]) -> str | None:
+    def _rows(self, entry: Entry, columns: list[str] | None) -> pa.Table | None:
         try:
-            stat = path.stat()
-        except FileNotFoundError:
-            return "it vanished"
-        key = (path.name, stat.st_size, stat.st_mtime_ns)
-        if path.stem not in expected_rows:
-            return "no shard of this run's plan has this name"
-        if key not in self._judged:
-            self._judged[key] = self._judge(path, expected_rows[path.stem])
-        return self._judged[key]
-
-    def _judge(self, path: Path, expected_rows: int) -> str | None:
-        try:
-            with pq.ParquetFile(path) as file:
-                schema, rows = file.schema_arrow, file.metadata.num_rows
-        except (pa.ArrowException, OSError) as error:
-            return f"not a whole Parquet file ({str(error).splitlines()[0]})"
-        why = self._why_foreign(schema)
-        shard_id = (schema.metadata or {}).get(b"neuroscan.shard_id", b"?").decode()
-        if why is None and shard_id != path.stem:
-            why = f"it holds shard {shard_id}"
-        if why is None and rows != expected_rows:
-            why = f"{rows} rows instead of {expected_rows}"
-        return why
-
-    def _why_foreign(self, schema: pa.Schema) -> str | None:
-        metadata = schema.metadata or {}
-        version = metadata.get(b"neuroscan.schema_version", b"none").decode()
-        if version != MEASUREMENTS_VERSION:
-            return f"schema version {version}, this program reads {MEASUREMENTS_VERSION}"
-        if not schema.equals(MEASUREMENTS, check_metadata=False):
-            return "its columns are not those of the measurements table"
-        if metadata.get(b"neuroscan.run_id") != self._run_id.encode():
-            return f"it belongs to run {metadata.get(b'neuroscan.run_id', b'?').decode()}"
-        return None
+            return self._folder.rows(entry, columns)
+        except NotWhole:
+            return None  # the next look leaves it out, and says so
 
 
-def _select(columns: list[str] | None) -> pa.Schema:
-    if columns is None:
-        return MEASUREMENTS
-    return pa.schema([MEASUREMENTS.field(name) for name in columns], metadata=MEASUREMENTS.metadata)
-
-
-def _deduplicated(table: pa.Table) -> pa.Table:
-    keys = ["task_id", "probe", "sample_id"]
-    if table.num_rows == table.group_by(keys).aggregate([]).num_rows:
-        return table
-    frame = table.select([*keys, "outcome", "attempt", "shard_id"]).to_pandas()
-    frame["rank"] = frame["outcome"].map(lambda outcome: _OUTCOME_RANK[Outcome(outcome)])
-    first = frame.sort_values(["rank", "attempt", "shard_id"], kind="stable").drop_duplicates(keys)
-    return table.take(pa.array(sorted(first.index)))
+def _progress(files: Iterable[tuple[Entry, Footer]], rows_per_task: int, before: Progress) -> Progress:
+    well: set[str] = set()
+    failed: dict[
+        str, tuple[int, Mapping[str, int]]
+    ] = {}  # by its worst outcome; of several, the best of these
+    timings: dict[ShardTiming, None] = {}
+    loose, last_commit = 0, 0.0
+    for entry, footer in files:
+        well.update(
+            task for task in footer.tasks if task not in footer.failed
+        ) if footer.failed else well.update(footer.tasks)
+        for task, counts in footer.failed.items():
+            worst = max(OUTCOME_RANK[outcome] for outcome in counts)
+            if task not in failed or worst < failed[task][0]:
+                failed[task] = (worst, counts)
+        timings |= dict.fromkeys(footer.timings)
+        loose += footer.shard_id is not None
+        last_commit = max(last_commit, entry.modified if footer.committed is None else footer.committed)
+    for task in well.intersection(failed):
+        del failed[task]
+    outcomes = Counter({Outcome.OK.value: len(well) * rows_per_task})
+    for _, counts in failed.values():
+        outcomes.update(counts)
+    names = [outcome.value for outcome in Outcome]
+    done = frozenset(well.union(failed))
+    return Progress(
+        done=before.done if done == before.done else done,
+        failed={task: names[worst] for task, (worst, _) in failed.items()},
+        outcomes=+outcomes,
+        timings=tuple(sorted(timings, key=lambda timing: (timing.started, timing.shard_id, timing.worker))),
+        loose=loose,
+        last_commit=last_commit,
+    )

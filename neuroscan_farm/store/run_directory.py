@@ -1,10 +1,12 @@
-"""A run's directory. Workers add parts and attempts; only the coordinator writes the manifest and the plan.
+"""A run's directory, on a disk or in an object store.
+
+Workers add parts and attempts; only the coordinator writes the manifest and the plan.
 
 request.yaml      as submitted, with every default written out
 manifest.json     versions, model fingerprint, probe digests, engine and scoring versions
 probes/           the probes as they were when the run was made: a worker needs no other file
 plan.parquet      one row for each task
-parts/            rows of finished shards, one Parquet file each
+parts/            rows of finished tasks: a Parquet file for each shard, or for many that were joined
 attempts/         what was tried and failed
 control.json      what the user wants of the run now, and who is to carry it out
 report/           what the report step made of the parts
@@ -15,27 +17,32 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from neuroscan_farm.analyses import read_request
 from neuroscan_farm.domain.identity import content_digest
+from neuroscan_farm.domain.measurements import ENGINE_VERSION, SCORING_VERSION
 from neuroscan_farm.domain.probes import Probe
 from neuroscan_farm.domain.requests import AnalysisRequest
 from neuroscan_farm.domain.tasks import Shard
-from neuroscan_farm.errors import RunError
-from neuroscan_farm.probes.loader import load_probe_file
-from neuroscan_farm.store.atomic import write_text, written_aside
+from neuroscan_farm.errors import ProbeError, RunError
+from neuroscan_farm.probes.loader import read_probe
 from neuroscan_farm.store.attempts import Attempts
 from neuroscan_farm.store.parts import Parts
-from neuroscan_farm.store.schema import PLAN, PLAN_VERSION, plan_table, shards_of
+from neuroscan_farm.store.places import Place, open_place
+from neuroscan_farm.store.plan_file import PlanFile, Planned
+from neuroscan_farm.yaml_text import NotYaml, read_yaml
 
 MANIFEST_VERSION = 1
+DEFAULT_PRIORITY = 5
+# Where libyaml is there: the same language, many times faster. A request may name a hundred thousand configurations.
+_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_YAML_OUT = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +68,21 @@ class Manifest:
 
 
 class RunDirectory:
-    """One run on disk: its request, manifest, plan, parts and attempts."""
+    """One run on a disk or in an object store: its request, manifest, plan, parts and attempts."""
 
-    def __init__(self, root: Path, manifest: Manifest) -> None:
-        self.root = root
+    def __init__(self, place: Place, manifest: Manifest) -> None:
+        self.place = place
         self.manifest = manifest
-        self.parts = Parts(root / "parts", run_id=manifest.run_id)
-        self.attempts = Attempts(root / "attempts")
+        self.parts = Parts(
+            place.below("parts"), run_id=manifest.run_id, rows_per_task=sum(manifest.n_samples.values())
+        )
+        self.attempts = Attempts(place.below("attempts"))
+        self._plan = PlanFile(place)
 
     @classmethod
     def create(
         cls,
-        root: Path,
+        location: str | Path,
         *,
         manifest: Manifest,
         request: AnalysisRequest,
@@ -80,57 +90,97 @@ class RunDirectory:
         shards: Sequence[Shard],
         plan_complete: bool,
         executor: str,
+        priority: int | None = None,
     ) -> RunDirectory:
         """Make the directory of a new run. The manifest comes last: with it, the run exists.
 
         Raises:
-            RunError: `root` holds something that is not a run.
-            StorageError: the disk refused.
+            RunError: the location holds something that is not a run.
+            StorageError: the disk or the store refused.
         """
-        if not (root / "request.yaml").exists() and _holds_something(root):
+        place = open_place(location)
+        if place.entry("request.yaml") is None and _holds_something(place):
             raise RunError(
-                f"{root}: the directory is not empty and holds no run; choose a new one with --output"
+                f"{place.location}: the directory is not empty and holds no run; choose a new one with --output"
             )
-        write_text(root / "request.yaml", request_yaml(request))
+        place.write("request.yaml", request_yaml(request).encode())
         for probe in probes:
             text = json.dumps(probe.to_json_dict(), ensure_ascii=False, indent=1)
-            write_text(root / "probes" / f"{probe.name}.json", text)
-        run = cls(root, manifest)
+            place.below("probes").write(f"{probe.name}.json", text.encode())
+        run = cls(place, manifest)
         run.write_plan(shards, complete=plan_complete)
-        run.set_wanted("running", executor=executor)
-        write_text(root / "manifest.json", json.dumps(asdict(manifest), indent=2))
+        run.set_wanted("running", executor=executor, priority=priority)
+        place.write("manifest.json", json.dumps(asdict(manifest), indent=2).encode())
         return run
 
     @classmethod
-    def open(cls, root: Path) -> RunDirectory:
+    def open(cls, location: str | Path) -> RunDirectory:
         """Open a run that exists.
 
         Raises:
-            RunError: there is no run at `root`, or its manifest is damaged or of another version.
+            RunError: there is no run at `location`, or its manifest is damaged or of another version.
+            StorageError: the disk or the store failed.
         """
-        path = root / "manifest.json"
-        if not path.is_file():
-            raise RunError(
-                f"{root}: no run here (manifest.json is missing); `neuroscan-farm ls` lists the runs"
-            )
+        place = open_place(location)
+        where = place.where("manifest.json")
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            content = place.read("manifest.json")
+        except FileNotFoundError:
+            raise RunError(
+                f"{place.location}: no run here (manifest.json is missing); `neuroscan-farm ls` lists the runs"
+            ) from None
+        try:
+            data = json.loads(content)
             if data.get("schema_version") != MANIFEST_VERSION:
                 raise RunError(
-                    f"{path}: version {data.get('schema_version')}, this program reads {MANIFEST_VERSION}; "
+                    f"{where}: version {str(data.get('schema_version'))[:40]}, this program reads {MANIFEST_VERSION}; "
                     "use the program version that made the run"
                 )
-            manifest = Manifest(**data)
-        except (json.JSONDecodeError, UnicodeDecodeError, TypeError, AttributeError) as error:
+            manifest = _manifest(data)
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise RunError(
-                f"{path}: damaged ({error}); restore it from a copy or start the run anew"
+                f"{where}: damaged ({error}); restore it from a copy or start the run anew"
             ) from error
-        return cls(root, manifest)
+        return cls(place, manifest)
 
     @staticmethod
-    def exists(root: Path) -> bool:
-        """Whether a run is at `root`."""
-        return (root / "manifest.json").is_file()
+    def exists(location: str | Path) -> bool:
+        """Whether a run is at `location`.
+
+        Raises:
+            StorageError: the disk or the store failed.
+        """
+        return open_place(location).entry("manifest.json") is not None
+
+    @property
+    def location(self) -> str:
+        """Where the run is: an absolute path, or a URL."""
+        return self.place.location
+
+    @property
+    def root(self) -> Path:
+        """The folder of a run on a disk.
+
+        Raises:
+            RunError: the run is in an object store.
+        """
+        if self.place.root is None:
+            raise RunError(f"{self.location}: this run is in an object store, and has no folder on a disk")
+        return self.place.root
+
+    def check_versions(self) -> None:
+        """Refuse to mix rows of two engine or scoring versions in one run.
+
+        Raises:
+            RunError: the run was made by a version whose numbers may differ.
+        """
+        made = (self.manifest.engine_version, self.manifest.scoring_version)
+        if made != (ENGINE_VERSION, SCORING_VERSION):
+            raise RunError(
+                f"{self.location}: made with engine {made[0]} and scoring {made[1]}, this program has "
+                f"{ENGINE_VERSION} and {SCORING_VERSION}; finish it with the version that made it, or start a new run "
+                "with another --output"
+            )
 
     def request(self) -> AnalysisRequest:
         """The request as it was submitted.
@@ -139,26 +189,30 @@ class RunDirectory:
             RunError: the file is damaged.
             RequestError: the file was edited into something invalid.
         """
-        path = self.root / "request.yaml"
+        where = self.place.where("request.yaml")
         try:
-            data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-            raise RunError(f"{path}: cannot be read ({error})") from error
-        return read_request(data, where=str(path))
+            data = read_yaml(self.place.read("request.yaml").decode(), loader=_YAML)
+        except (FileNotFoundError, NotYaml, UnicodeDecodeError) as error:
+            raise RunError(f"{where}: cannot be read ({error})") from error
+        return read_request(data, where=where)
 
     def probes(self) -> tuple[Probe, ...]:
         """The probes as they were when the run was made.
 
         Raises:
+            ProbeError: a probe is missing or damaged.
             RunError: a probe was changed since, so rows would no longer belong together.
         """
+        place = self.place.below("probes")
         probes = []
         for name, digest in self.manifest.probes.items():
-            probe = load_probe_file(self.root / "probes" / f"{name}.json")
+            where = place.where(f"{name}.json")
+            try:
+                probe = read_probe(place.read(f"{name}.json"), where=where)
+            except FileNotFoundError:
+                raise ProbeError(f"{where}: no such file; restore it from a copy of the run") from None
             if probe.digest != digest:
-                raise RunError(
-                    f"{self.root}/probes/{name}.json was changed after the run was made; restore it"
-                )
+                raise RunError(f"{where} was changed after the run was made; restore it")
             probes.append(probe)
         return tuple(probes)
 
@@ -168,71 +222,113 @@ class RunDirectory:
         Raises:
             RunError: the plan is missing or damaged.
         """
-        path = self.root / "plan.parquet"
-        try:
-            table = pq.read_table(path, partitioning=None)
-        except (OSError, pa.ArrowException) as error:
-            raise RunError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
-        version = (table.schema.metadata or {}).get(b"neuroscan.schema_version", b"none").decode()
-        if version != PLAN_VERSION or not table.schema.equals(PLAN, check_metadata=False):
-            raise RunError(f"{path}: schema version {version}, this program reads {PLAN_VERSION}")
-        return shards_of(table)
+        return self._plan.shards()
 
-    def plan_stamp(self) -> tuple[int, int]:
-        """Return something that changes whenever the plan is replaced."""
-        stat = (self.root / "plan.parquet").stat()
-        return stat.st_ino, stat.st_mtime_ns
-
-    def plan_complete(self) -> bool:
-        """Whether the plan holds its last stage; False while a further one may follow."""
-        metadata = pq.read_schema(self.root / "plan.parquet").metadata or {}
-        return bool(metadata.get(b"neuroscan.complete") == b"yes")
-
-    def write_plan(self, shards: Sequence[Shard], *, complete: bool) -> None:
-        """Replace the plan; a later stage appends to the one before.
+    def shard(self, shard_id: str) -> Shard | None:
+        """One of the plan's shards; None where the plan has it no more. Reads little of a large plan.
 
         Raises:
-            StorageError: the disk refused.
+            RunError: the plan is missing or damaged.
         """
-        with written_aside(self.root / "plan.parquet") as aside:
-            pq.write_table(plan_table(shards, complete=complete), aside)
+        return self._plan.shard(shard_id)
 
-    def rows_expected(self, shards: Sequence[Shard]) -> dict[str, int]:
-        """How many rows the part of each shard must have."""
-        samples = sum(self.manifest.n_samples.values())
-        return {shard.shard_id: len(shard.tasks) * samples for shard in shards}
+    def planned(self) -> Planned:
+        """The plan's tasks as columns: enough to count, and read in a fraction of the time of `shards`.
+
+        Raises:
+            RunError: the plan is missing or damaged.
+        """
+        return self._plan.planned()
+
+    def plan_stamp(self) -> str:
+        """Return something that changes whenever the plan is replaced.
+
+        Raises:
+            RunError: the plan is missing.
+        """
+        return self._plan.stamp()
+
+    def plan_complete(self) -> bool:
+        """Whether the plan holds its last stage; False while a further one may follow.
+
+        Raises:
+            RunError: the plan is missing or damaged.
+        """
+        return self._plan.complete()
+
+    def write_plan(self, shards: Sequence[Shard], *, complete: bool) -> None:
+        """Replace the plan; a later stage appends to the one before, and other shards may hold the same tasks.
+
+        Raises:
+            StorageError: the disk or the store refused.
+        """
+        self._plan.write(shards, complete=complete)
 
     def wanted(self) -> str:
-        """What the user wants of the run now: "running" or "cancelled"."""
-        return self._control()["wanted"]
+        """What the user wants of the run now: "running", "paused" or "cancelled"."""
+        return str(self._control()["wanted"])
 
     def executor(self) -> str:
         """Who is to carry the run out: "local", a process of this machine, or "celery", the farm."""
-        return self._control()["executor"]
+        return str(self._control()["executor"])
 
-    def set_wanted(self, wanted: str, *, executor: str | None = None) -> None:
-        """Say what is wanted of the run, and of whom; workers look at it between tasks.
+    def priority(self) -> int:
+        """From 0 to 9: of several runs on a farm, those with 9 go first."""
+        return int(self._control()["priority"])
+
+    def set_wanted(
+        self, wanted: str | None = None, *, executor: str | None = None, priority: int | None = None
+    ) -> None:
+        """Say what is wanted of the run, of whom, and how soon; what is left out stays. Workers look between tasks.
 
         Raises:
-            StorageError: the disk refused.
+            StorageError: the disk or the store refused.
         """
-        control = {"wanted": wanted, "executor": executor or self.executor()}
-        write_text(self.root / "control.json", json.dumps(control))
+        said = {"wanted": wanted, "executor": executor, "priority": priority}
+        control = self._control() | {name: value for name, value in said.items() if value is not None}
+        self.place.write("control.json", json.dumps(control).encode())
 
-    def _control(self) -> dict[str, str]:
-        control = {"wanted": "running", "executor": "local"}
+    def _control(self) -> dict[str, str | int]:
+        control: dict[str, str | int] = {
+            "wanted": "running",
+            "executor": "local",
+            "priority": DEFAULT_PRIORITY,
+        }
         try:
-            written = json.loads((self.root / "control.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            written = json.loads(self.place.read("control.json"))
+        except (FileNotFoundError, ValueError, RecursionError):
             return control
         if isinstance(written, dict):
-            control |= {name: str(written[name]) for name in control if name in written}
+            control |= {
+                name: written[name] for name in ("wanted", "executor") if isinstance(written.get(name), str)
+            }
+            if written.get("priority") in range(10):
+                control["priority"] = int(written["priority"])
         return control
 
 
-def _holds_something(root: Path) -> bool:
-    """Whether a directory holds anything but what an interrupted write left aside."""
-    return root.is_dir() and any(not path.name.startswith(".tmp-") for path in root.iterdir())
+_MANIFEST = TypeAdapter(Manifest)
+
+
+def _manifest(data: Mapping[str, Any]) -> Manifest:
+    unknown = set(data) - {field.name for field in fields(Manifest)}
+    if unknown:
+        raise ValueError(f"{min(unknown)[:40]} is not known")
+    try:
+        manifest = _MANIFEST.validate_json(json.dumps(data), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc']))[:80]}: {first['msg']}") from None
+    if any("/" in name or name.startswith(".") for name in manifest.probes):
+        raise ValueError("a probe's name leads out of the run")
+    if manifest.depth < 1 or min(manifest.n_samples.values(), default=0) < 1:
+        raise ValueError("it counts no layers, or no samples")
+    return manifest
+
+
+def _holds_something(place: Place) -> bool:
+    """Whether a place holds anything but what an interrupted write left aside."""
+    return bool(place.folders()) or any(not entry.name.startswith(".tmp-") for entry in place.entries())
 
 
 def request_content(request: AnalysisRequest) -> dict[str, Any]:
@@ -247,7 +343,7 @@ def request_yaml(request: AnalysisRequest) -> str:
     readable = "\x85" not in json.dumps(
         content, ensure_ascii=False
     )  # PyYAML would read a NEL back as a space
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=readable)
+    return str(yaml.dump(content, Dumper=_YAML_OUT, sort_keys=False, allow_unicode=readable))
 
 
 def make_run_id(

@@ -123,7 +123,15 @@ def test_driving_a_finished_run_again_does_nothing(way: Way, make_run: MakeRun) 
 def test_a_shard_delivered_twice_is_measured_once(way: Way, make_run: MakeRun) -> None:
     run = make_run(parameters={"blocks": ["2,4"]})
     (shard,) = run.shards()
-    order = ShardOrder(run_id=run.manifest.run_id, run_dir=str(run.root), shard_id=shard.shard_id, attempt=1)
+    order = ShardOrder(
+        run_id=run.manifest.run_id,
+        location=run.location,
+        shard_id=shard.shard_id,
+        attempt=1,
+        model=run.manifest.model_fingerprint,
+        priority=5,
+        limit_seconds=600.0,
+    )
     dispatcher = way.dispatcher(run)
     try:
         for _ in range(2):
@@ -188,7 +196,7 @@ def test_two_stages_refine_around_the_best_and_resume_like_any_run(way: Way, mak
     dispatcher = way.dispatcher(resumed)
     try:
         driver = Driver(resumed, dispatcher)
-        wait_for(lambda: (driver.step(0.05), driver.finished)[1], "a first part")
+        wait_for(lambda: (driver.step(0.05), driver.tasks_done)[1], "a first part")
     finally:
         dispatcher.close()
     assert way.drive(resumed) == Stop("finished")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from neuroscan_farm.coordinator.prepare import check_versions, prepare, wake
+from neuroscan_farm.coordinator.prepare import prepare, wake
 from neuroscan_farm.errors import ModelError, ProbeError, RequestError, RunError
 from neuroscan_farm.store.attempts import Attempt
 from neuroscan_farm.store.run_directory import RunDirectory
@@ -24,7 +24,7 @@ def test_the_same_request_resumes_and_keeps_what_is_finished(
     made = (tmp_path / "run" / "manifest.json").read_bytes()
     again = prepare(paper_plan(model, probe), tmp_path / "run", executor="local")
     assert (tmp_path / "run" / "manifest.json").read_bytes() == made
-    assert again.parts.finished(again.rows_expected(again.shards())) == {run.shards()[0].shard_id}
+    assert again.parts.look().done == {task.task_id for task in run.shards()[0].tasks}
 
 
 def test_the_same_request_takes_back_a_cancellation_and_tries_again_what_was_refused(
@@ -163,7 +163,7 @@ def test_rows_of_two_engine_versions_are_not_mixed_in_one_run(
     with pytest.raises(RunError, match="made with engine 0 and scoring 1, this program has"):
         prepare(paper_plan(model, probe), tmp_path / "run", executor="local")
     with pytest.raises(RunError, match="start a new run with another --output"):
-        check_versions(RunDirectory.open(run.root))
+        RunDirectory.open(run.root).check_versions()
 
 
 def test_waking_a_run_that_runs_changes_nothing(model: Path, probe: Path, tmp_path: Path) -> None:
@@ -179,3 +179,13 @@ def test_the_manifest_says_what_the_run_rests_on(model: Path, probe: Path, tmp_p
     assert manifest.probes == {probe.name: probe.digest for probe in run.probes()}
     assert manifest.model_folder == str(model)
     assert {"torch", "transformers", "neuroscan-farm", "python"} <= set(manifest.versions)
+
+
+def test_waking_a_run_may_change_its_priority_and_nothing_else(model: Path, probe: Path, tmp_path: Path) -> None:
+    run = prepare(paper_plan(model, probe), tmp_path / "run", executor="celery")
+    assert run.priority() == 5
+    wake(run, priority=9)
+    assert (run.priority(), run.wanted(), run.executor()) == (9, "running", "celery")
+    run.set_wanted("paused")
+    wake(run)
+    assert (run.priority(), run.wanted(), run.executor()) == (9, "running", "celery")

@@ -13,7 +13,7 @@ import pytest
 from neuroscan_farm.dispatch import redis_server
 from neuroscan_farm.dispatch.broker import Broker
 from neuroscan_farm.dispatch.celery_queue import make_app
-from neuroscan_farm.dispatch.farm_records import OrderName
+from neuroscan_farm.dispatch.farm_records import OrderName, RunEntry
 from neuroscan_farm.dispatch.redis_server import RedisServer, find_redis_server
 from neuroscan_farm.errors import BrokerError
 from tests.farm_fixtures import wait_for
@@ -65,10 +65,11 @@ def test_a_server_that_does_not_come_up_shows_the_end_of_its_log() -> None:
 
 def test_a_server_with_a_folder_of_its_own_remembers_when_told_to(tmp_path: Path) -> None:
     server = RedisServer(folder=tmp_path, appendonly=True)
+    entry = RunEntry("/runs/r", "0123456789abcdef")
     with server:
-        Broker(server.url).register("r", "/runs/r")
+        Broker(server.url).register("r", entry)
     with server:
-        assert Broker(server.url).runs() == {"r": "/runs/r"}
+        assert Broker(server.url).runs() == {"r": entry}
 
 
 def test_the_server_dies_with_the_process_that_started_it() -> None:

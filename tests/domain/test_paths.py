@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 
 import pytest
 from hypothesis import given
@@ -202,3 +203,37 @@ def test_a_path_too_long_for_the_tables_is_refused_before_it_is_written_out(text
 def test_a_block_repeated_too_often_for_the_tables_is_refused() -> None:
     with pytest.raises(RequestError, match="too long; up to 32767"):
         LayerPath.duplicating(parse_blocks("1,3x99999999999"), 8)
+
+
+@given(layers)
+def test_the_runs_of_a_path_are_as_long_as_can_be_and_make_it_again(order: tuple[int, ...]) -> None:
+    path = LayerPath(order)
+    runs = path.runs()
+    assert [layer for first, end in runs for layer in range(first, end)] == list(order) == list(path)
+    assert all(before[1] != after[0] for before, after in itertools.pairwise(runs))
+    assert LayerPath.of_runs(runs) == path
+    assert LayerPath.of_runs([(layer, layer + 1) for layer in order]) == path
+    assert hash(LayerPath.of_runs(runs)) == hash(path)
+    assert (path.layers, len(path)) == (order, len(order))
+
+
+@given(layers)
+def test_the_shared_prefix_is_where_the_path_leaves_the_untouched_model(order: tuple[int, ...]) -> None:
+    expected = next((k for k, layer in enumerate(order) if layer != k), len(order))
+    assert LayerPath(order).shared_prefix() == expected
+    assert LayerPath(order).evaluations() == len(order) - expected
+
+
+@given(layers, layers)
+def test_paths_are_ordered_and_equal_as_their_layers_are(
+    one: tuple[int, ...], other: tuple[int, ...]
+) -> None:
+    left, right = LayerPath(one), LayerPath(other)
+    assert (left < right, left <= right, left == right) == (one < other, one <= other, one == other)
+    assert pickle.loads(pickle.dumps(left)) == left
+
+
+@pytest.mark.parametrize("runs", [[], [(0, 0)], [(3, 1)], [(-1, 2)], [(0, 5), (2, 2)], [(0, 40_000)]])
+def test_runs_that_make_no_path_are_refused(runs: list[tuple[int, int]]) -> None:
+    with pytest.raises(RequestError):
+        LayerPath.of_runs(runs)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from neuroscan_farm.domain.tasks import Shard
 from neuroscan_farm.engine.shard import execute_shard
 from neuroscan_farm.errors import CancelledRun, ModelError, RunError
 from neuroscan_farm.store.attempts import Attempt
@@ -102,9 +103,61 @@ def test_a_model_that_changed_since_the_run_was_made_is_refused(
         execute_shard(run, run.shards()[0].shard_id, 1, worker="test", warm=warm)
 
 
-def test_an_order_from_another_plan_is_refused(make_run: MakeRun, warm: Any) -> None:
-    with pytest.raises(RunError, match="no shard"):
-        execute_shard(make_run(), "s000000000000", 1, worker="test", warm=warm)
+def test_an_order_for_a_shard_that_was_cut_anew_is_dropped(make_run: MakeRun, warm: Any) -> None:
+    run = make_run()
+    execute_shard(run, "s000000000000", 1, worker="test", warm=warm)
+    assert run.parts.read().num_rows == 0
+
+
+def test_only_what_is_missing_of_a_shard_is_measured(make_run: MakeRun, warm: Any) -> None:
+    run = make_run(shard_size=8)
+    shard = run.shards()[0]
+    first = Shard.of(shard.tasks[:3])
+    run.write_plan([first, *run.shards()], complete=True)
+    execute_shard(run, first.shard_id, 1, worker="test", warm=warm)
+    started: set[str] = set()
+    execute_shard(run, shard.shard_id, 1, worker="other", warm=warm, on_task=started.add)
+    assert started.isdisjoint(task.task_id for task in first.tasks)
+    rows = run.parts.read()
+    assert rows.num_rows == len(shard.tasks) * 8
+    assert set(rows["worker"].to_pylist()) == {"test", "other"}
+
+
+def test_a_worker_that_is_asked_to_leave_commits_the_rounds_that_it_has_finished(
+    make_run: MakeRun, warm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Leave(Exception):
+        pass
+
+    def leave_at(task_id: str) -> None:
+        if task_id == shard.tasks[-1].task_id:
+            raise Leave
+
+    monkeypatch.setattr("neuroscan_farm.engine.shard._FIRST_ROUND_TASKS", 2)
+    monkeypatch.setattr("neuroscan_farm.engine.shard._ROUND_SECONDS", 0.0)
+    run = make_run(shard_size=8)
+    shard = run.shards()[0]
+    run.attempts.record(Attempt(shard.shard_id, 1, "died", None, "w", "", "2026-01-01T00:00:00+00:00"))
+    with pytest.raises(Leave):  # task by task after a death, so that each is told
+        execute_shard(run, shard.shard_id, 2, worker="test", warm=warm, on_task=leave_at)
+    assert run.parts.look().done == {task.task_id for task in shard.tasks[:-1]}
+    execute_shard(run, shard.shard_id, 3, worker="test", warm=warm)
+    whole = make_run("whole", shard_size=8)
+    execute_shard(whole, shard.shard_id, 1, worker="test", warm=warm)
+    keys = [("task_id", "ascending"), ("sample_id", "ascending")]
+    left, right = (one.parts.read().drop_columns(list(CIRCUMSTANCES)).sort_by(keys) for one in (run, whole))
+    assert left.equals(right)
+
+
+def test_the_time_of_a_shard_is_kept_with_its_rows(make_run: MakeRun, warm: Any) -> None:
+    run = make_run()
+    shard = run.shards()[0]
+    execute_shard(run, shard.shard_id, 2, worker="test", warm=warm)
+    (timing,) = run.parts.look().timings
+    assert (timing.shard_id, timing.worker, timing.attempt) == (shard.shard_id, "test", 2)
+    assert timing.tasks == len(shard.tasks)
+    assert timing.evaluations == sum(task.path.evaluations() for task in shard.tasks)
+    assert timing.seconds > 0
 
 
 def test_a_task_that_killed_three_workers_is_quarantined_and_the_others_are_measured(
@@ -118,5 +171,20 @@ def test_a_task_that_killed_three_workers_is_quarantined_and_the_others_are_meas
             Attempt(shard.shard_id, attempt, "died", poison, "w", "killed", "2026-01-01T00:00:00")
         )
     execute_shard(run, shard.shard_id, 4, worker="test", warm=warm)
-    outcomes = {(row["task_id"], row["outcome"]) for row in run.parts.read().to_pylist()}
+    rows = run.parts.read().to_pylist()
+    details = {row["detail"] for row in rows if row["task_id"] == poison}
+    (detail,) = details
+    assert "3 workers died" in detail
+    assert "killed" in detail
+    outcomes = {(row["task_id"], row["outcome"]) for row in rows}
     assert outcomes == {(t.task_id, "quarantined" if t.task_id == poison else "ok") for t in shard.tasks}
+
+
+def test_a_worker_of_another_version_refuses_the_run_and_writes_nothing(
+    make_run: MakeRun, warm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run()
+    monkeypatch.setattr("neuroscan_farm.store.run_directory.ENGINE_VERSION", "99")
+    with pytest.raises(RunError, match="made with engine"):
+        execute_shard(run, run.shards()[0].shard_id, 1, worker="test", warm=warm)
+    assert run.parts.read().num_rows == 0

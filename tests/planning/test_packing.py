@@ -11,7 +11,7 @@ from neuroscan_farm.analyses import get_analysis
 from neuroscan_farm.analyses.duplication import DuplicationParameters
 from neuroscan_farm.domain.paths import LayerPath
 from neuroscan_farm.domain.tasks import Shard, Task
-from neuroscan_farm.planning.packing import pack
+from neuroscan_farm.planning.packing import pack, recut
 from neuroscan_farm.planning.trie import evaluations
 
 paths = st.lists(st.integers(0, 12), min_size=1, max_size=20).map(lambda layers: LayerPath(tuple(layers)))
@@ -98,3 +98,31 @@ def test_the_shard_of_the_baseline_is_sent_first(depth: int, most: int, sparse: 
 
 def test_no_tasks_give_no_shards() -> None:
     assert pack([], most=4) == []
+
+
+@given(tasks_of_any_kind, st.integers(1, 12), sizes)
+def test_a_new_cut_has_the_same_tasks_each_once_and_no_shard_too_large(
+    tasks: list[Task], shards: int, most: int
+) -> None:
+    planned = [task for shard in pack(tasks, most=5) for task in shard.tasks]
+    pieces = recut(planned, shards=shards, most=most)
+    assert sorted(task.task_id for piece in pieces for task in piece.tasks) == sorted(
+        t.task_id for t in tasks
+    )
+    assert all(0 < len(piece.tasks) <= most for piece in pieces)
+    where = {task.task_id: task.planned_shard for task in planned}
+    assert all(task.planned_shard == where[task.task_id] for piece in pieces for task in piece.tasks)
+
+
+def test_a_new_cut_spreads_the_work_evenly() -> None:
+    grid = get_analysis("duplication").expand(DuplicationParameters(), depth=24, probe_digests=["d"])
+    pieces = recut(grid, shards=6, most=1000)
+    assert len(pieces) == 6
+    costs = [sum(task.path.evaluations() for task in piece.tasks) for piece in pieces]
+    assert max(costs) < 1.2 * min(costs)
+
+
+def test_tasks_keep_the_shard_that_they_were_planned_in() -> None:
+    grid = get_analysis("duplication").expand(DuplicationParameters(), depth=6, probe_digests=["d"])
+    for shard in pack(grid, most=4):
+        assert {task.planned_shard for task in shard.tasks} == {shard.shard_id}

@@ -14,6 +14,7 @@ from neuroscan_farm.domain.probes import Probe, Sample
 from neuroscan_farm.domain.tasks import Shard, Task
 from neuroscan_farm.store.run_directory import Manifest, RunDirectory
 from neuroscan_farm.store.schema import Provenance, measurement_table
+from tests.paper_models import paper_timing
 
 # Says what a task does on a sample: (probe, task, sample number, random numbers) -> (log-odds, outcome).
 Behaviour = Callable[[str, Task, int, np.random.Generator], tuple[float, Outcome]]
@@ -166,7 +167,8 @@ def build_run(
             scoring_version="1",
         )
         if with_baseline or shard is not shards[0]:
-            run.parts.write(shard.shard_id, measurement_table(measurements, shard.tasks, provenance))
+            table = measurement_table(measurements, shard.tasks, provenance)
+            run.parts.write(shard.shard_id, table, paper_timing(shard))
     return run
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import json
+from dataclasses import asdict
 
 from neuroscan_farm.store.attempts import Attempt, Attempts
+from neuroscan_farm.store.places import open_place
 
 SHARD = "s0123456789ab"
 
@@ -13,16 +15,20 @@ def attempt(number: int = 1, kind: str = "died", task_id: str | None = "t1", sha
     return Attempt(shard, number, kind, task_id, "w", "killed by signal 9", "2026-11-20T04:00:00+00:00")
 
 
-def test_two_observers_of_one_death_write_it_once(tmp_path: Path) -> None:
-    attempts = Attempts(tmp_path / "attempts")
+def attempts_in(location: str) -> Attempts:
+    return Attempts(open_place(location))
+
+
+def test_two_observers_of_one_death_write_it_once(location: str) -> None:
+    attempts = attempts_in(location)
     attempts.record(attempt())
     attempts.record(attempt())
     assert attempts.all() == [attempt()]
     assert attempts.deaths() == {"t1": 1}
 
 
-def test_deaths_are_counted_by_task_and_only_where_a_task_was_running(tmp_path: Path) -> None:
-    attempts = Attempts(tmp_path / "attempts")
+def test_deaths_are_counted_by_task_and_only_where_a_task_was_running(location: str) -> None:
+    attempts = attempts_in(location)
     attempts.record(attempt(1))
     attempts.record(attempt(2))
     attempts.record(attempt(3, task_id="t2"))
@@ -31,25 +37,29 @@ def test_deaths_are_counted_by_task_and_only_where_a_task_was_running(tmp_path: 
     assert attempts.deaths() == {"t1": 2, "t2": 1}
 
 
-def test_without_a_folder_nothing_has_failed(tmp_path: Path) -> None:
-    attempts = Attempts(tmp_path / "none")
+def test_without_a_folder_nothing_has_failed(location: str) -> None:
+    attempts = attempts_in(location)
     assert attempts.all() == []
     assert attempts.deaths() == {}
     attempts.settle()
 
 
-def test_a_file_that_cannot_be_read_hides_no_other(tmp_path: Path) -> None:
-    attempts = Attempts(tmp_path)
+def test_a_file_that_cannot_be_read_hides_no_other(location: str) -> None:
+    attempts = attempts_in(location)
     attempts.record(attempt())
-    (tmp_path / "s-broken.json").write_text("{")
-    (tmp_path / "s-other.json").write_text('{"shard": 1}')
+    place = open_place(location)
+    place.write("s-broken.json", b"{")
+    place.write("s-binary.json", bytes(range(256)))
+    place.write("s-other.json", b'{"shard": 1}')
+    place.write("s-odd.json", json.dumps(asdict(attempt()) | {"attempt": "first"}).encode())
+    place.write("s-timeless.json", json.dumps(asdict(attempt()) | {"ended": "soon"}).encode())
     assert attempts.all() == [attempt()]
 
 
 def test_trying_again_settles_refusals_and_deaths_while_loading_and_keeps_the_deaths_of_tasks(
-    tmp_path: Path,
+    location: str,
 ) -> None:
-    attempts = Attempts(tmp_path)
+    attempts = attempts_in(location)
     attempts.record(attempt(1, kind="refused", task_id=None))
     attempts.record(attempt(2, task_id=None))
     attempts.record(attempt(3))
@@ -59,9 +69,9 @@ def test_trying_again_settles_refusals_and_deaths_while_loading_and_keeps_the_de
 
 
 def test_the_next_attempt_is_later_than_every_one_before_also_than_those_that_were_settled(
-    tmp_path: Path,
+    location: str,
 ) -> None:
-    attempts = Attempts(tmp_path)
+    attempts = attempts_in(location)
     assert attempts.next_number(SHARD) == 1
     attempts.record(attempt(1, kind="refused", task_id=None))
     attempts.record(attempt(2))
@@ -69,3 +79,26 @@ def test_the_next_attempt_is_later_than_every_one_before_also_than_those_that_we
     assert attempts.next_number("sffffffffffff") == 1
     attempts.settle()
     assert attempts.next_number(SHARD) == 3, "a death under the number of another would take its place"
+
+
+def test_the_deaths_of_tasks_that_are_tried_again_are_settled_and_those_of_others_stay(location: str) -> None:
+    attempts = attempts_in(location)
+    attempts.record(attempt(1))
+    attempts.record(attempt(2))
+    attempts.record(attempt(3, task_id="t2"))
+    attempts.record(attempt(4, kind="refused", task_id=None))
+    attempts.settle_tasks(["t1", "t7"])
+    assert attempts.all() == [attempt(3, task_id="t2"), attempt(4, kind="refused", task_id=None)]
+    assert attempts.deaths() == {"t2": 1}
+    assert attempts.next_number(SHARD) == 5
+    attempts.settle_tasks([])
+
+
+def test_what_others_record_and_settle_is_seen(location: str) -> None:
+    here, there = attempts_in(location), attempts_in(location)
+    for number in (1, 2, 3):
+        there.record(attempt(number))
+        assert here.all() == [attempt(k) for k in range(1, number + 1)]
+    there.settle_tasks({"t1"})
+    assert here.all() == []
+    here.settle_tasks({"t1"})

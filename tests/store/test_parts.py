@@ -1,4 +1,4 @@
-"""Parts: a shard is finished exactly if its part is whole and ours; everything else is set aside and measured again."""
+"""Parts: a task is done exactly if a whole part of the run holds it; what is no part is set aside and measured again."""
 
 from __future__ import annotations
 
@@ -16,15 +16,19 @@ import pytest
 
 from neuroscan_farm.coordinator.prepare import prepare
 from neuroscan_farm.domain.measurements import Outcome
+from neuroscan_farm.domain.tasks import Shard
 from neuroscan_farm.errors import StorageError
 from neuroscan_farm.store.parts import Parts
+from neuroscan_farm.store.places import open_place
 from neuroscan_farm.store.run_directory import RunDirectory
 from neuroscan_farm.store.schema import MEASUREMENTS
-from tests.paper_models import finish, paper_plan, paper_probe, paper_table
+from tests.paper_models import finish, paper_plan, paper_probe, paper_table, paper_timing
 
 
 def finished(run: RunDirectory) -> set[str]:
-    return RunDirectory.open(run.root).parts.finished(run.rows_expected(run.shards()))
+    """The shards all of whose tasks are done, to somebody who looks for the first time."""
+    done = RunDirectory.open(run.root).parts.look().done
+    return {shard.shard_id for shard in run.shards() if done.issuperset(task.task_id for task in shard.tasks)}
 
 
 def damage(run: RunDirectory, shard_id: str, how: str) -> None:
@@ -97,46 +101,44 @@ def test_a_part_that_is_damaged_or_foreign_is_set_aside_and_its_shard_is_missing
     damage(run, first, how)
     assert finished(run) == set(others)
 
-    (notice,) = run.parts.set_bad_aside(run.rows_expected(run.shards()))
+    (notice,) = run.parts.set_bad_aside()
     assert DAMAGES[how] in notice
     assert f"moved aside to .bad-{first}.parquet, its tasks will be measured again" in notice
     assert not run.parts.path(first).exists()
     assert run.parts.path(first).with_name(f".bad-{first}.parquet").exists(), "nothing is thrown away"
-    assert run.parts.set_bad_aside(run.rows_expected(run.shards())) == []
+    assert run.parts.set_bad_aside() == []
 
     finish(run, run.shards()[:1])
     assert finished(run) == {first, *others}
 
 
-def test_a_part_that_no_shard_of_the_plan_names_is_set_aside(run: RunDirectory) -> None:
+def test_a_part_under_another_name_is_set_aside(run: RunDirectory) -> None:
     finish(run)
     first = run.shards()[0].shard_id
-    shutil.copy(run.parts.path(first), run.root / "parts" / "results-final2.parquet")
-    shutil.copy(run.parts.path(first), run.root / "parts" / "s000000000000.parquet")
-    notices = run.parts.set_bad_aside(run.rows_expected(run.shards()))
-    assert len(notices) == 2
-    assert all("no shard of this run's plan has this name" in notice for notice in notices)
+    for name in ("results-final2", "s000000000000", "joined-0123456789abcdef"):
+        shutil.copy(run.parts.path(first), run.root / "parts" / f"{name}.parquet")
+    notices = run.parts.set_bad_aside()
+    assert len(notices) == 3
+    assert all(f"it holds shard {first}" in notice for notice in notices)
     assert len(finished(run)) == len(run.shards())
 
 
 def test_a_part_that_is_repaired_in_place_counts_again_without_a_new_start(run: RunDirectory) -> None:
     finish(run)
-    first = run.shards()[0].shard_id
-    whole = run.parts.path(first).read_bytes()
-    expected = run.rows_expected(run.shards())
-    damage(run, first, "truncated")
-    assert first not in run.parts.finished(expected)
-    run.parts.path(first).write_bytes(whole)
-    assert first in run.parts.finished(expected)
+    first = run.shards()[0]
+    whole = run.parts.path(first.shard_id).read_bytes()
+    damage(run, first.shard_id, "truncated")
+    assert first.tasks[0].task_id not in run.parts.look().done
+    run.parts.path(first.shard_id).write_bytes(whole)
+    assert first.tasks[0].task_id in run.parts.look().done
 
 
-def test_a_part_that_vanishes_is_simply_not_finished(run: RunDirectory) -> None:
+def test_a_part_that_vanishes_is_simply_not_done(run: RunDirectory) -> None:
     finish(run)
-    expected = run.rows_expected(run.shards())
-    gone = run.shards()[0].shard_id
-    assert gone in run.parts.finished(expected)
-    run.parts.path(gone).unlink()
-    assert gone not in run.parts.finished(expected)
+    first = run.shards()[0]
+    assert first.tasks[0].task_id in run.parts.look().done
+    run.parts.path(first.shard_id).unlink()
+    assert first.tasks[0].task_id not in run.parts.look().done
 
 
 def test_a_run_without_a_parts_folder_has_no_rows_and_every_column(run: RunDirectory) -> None:
@@ -174,7 +176,7 @@ def test_rows_come_once_however_often_they_were_measured_ok_before_failed_before
     def read(names: str) -> tuple[int, set[tuple[str, int]]]:
         shutil.rmtree(run.root / "parts", ignore_errors=True)
         for name in names:  # as a zombie or a merge of two copies of a run might leave them
-            run.parts.write(name, paper_table(run, shard, **copies[name]))
+            run.parts.write(name, paper_table(run, shard, **copies[name]), paper_timing(shard))
         rows = run.parts.read()
         kept = zip(rows["outcome"].to_pylist(), rows["attempt"].to_pylist(), strict=True)
         return rows.num_rows, set(kept)
@@ -189,8 +191,8 @@ def test_rows_come_once_however_often_they_were_measured_ok_before_failed_before
 
 def test_selected_columns_are_deduplicated_by_what_was_not_selected(run: RunDirectory) -> None:
     shard = run.shards()[0]
-    run.parts.write("a", paper_table(run, shard, attempt=1, outcome=Outcome.ERROR))
-    run.parts.write("b", paper_table(run, shard, attempt=2, log_odds=1.5))
+    run.parts.write("a", paper_table(run, shard, attempt=1, outcome=Outcome.ERROR), paper_timing(shard))
+    run.parts.write("b", paper_table(run, shard, attempt=2, log_odds=1.5), paper_timing(shard))
     rows = run.parts.read(["log_odds"])
     assert rows.column_names == ["log_odds"]
     assert rows["log_odds"].to_pylist() == [1.5] * len(shard.tasks) * 3
@@ -199,12 +201,12 @@ def test_selected_columns_are_deduplicated_by_what_was_not_selected(run: RunDire
 def test_plain_pandas_reads_the_folder_of_parts_also_beside_those_set_aside(run: RunDirectory) -> None:
     finish(run)
     damage(run, run.shards()[0].shard_id, "truncated")
-    run.parts.set_bad_aside(run.rows_expected(run.shards()))
+    run.parts.set_bad_aside()
     (run.root / "parts" / ".tmp-0123-s.parquet").write_bytes(b"half")
     finish(run, run.shards()[:1])
     frame = pd.read_parquet(run.root / "parts")
     assert list(frame.columns) == MEASUREMENTS.names
-    assert len(frame) == sum(run.rows_expected(run.shards()).values())
+    assert len(frame) == 22 * 3
     paths = {tuple(task.path) for shard in run.shards() for task in shard.tasks}
     assert {tuple(path) for path in frame["path"]} == paths
 
@@ -240,13 +242,15 @@ import resource, signal, sys
 from pathlib import Path
 import pyarrow.parquet as pq
 from neuroscan_farm.errors import StorageError
-from neuroscan_farm.store.parts import Parts
+from neuroscan_farm.store.parts import Parts, ShardTiming
+from neuroscan_farm.store.places import open_place
 
 table = pq.read_table(sys.argv[1])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
 try:
-    Parts(Path(sys.argv[2]), run_id="r").write("s0", table)
+    parts = Parts(open_place(sys.argv[2]), run_id="r", rows_per_task=3)
+    parts.write("s0", table, ShardTiming("s0", "w", "cpu", 1, 0.0, 1.0, 1, 1))
 except StorageError as error:
     print(error)
     sys.exit(error.exit_code)
@@ -278,8 +282,9 @@ def test_a_file_in_the_way_of_the_parts_is_an_error_that_names_it(run: RunDirect
 
 def test_a_place_that_takes_no_files_is_an_error_that_names_it(run: RunDirectory) -> None:
     table = paper_table(run, run.shards()[0])
+    parts = Parts(open_place("/proc/neuroscan/parts"), run_id="r", rows_per_task=3)
     with pytest.raises(StorageError, match="/proc/neuroscan"):
-        Parts(Path("/proc/neuroscan/parts"), run_id="r").write("s0", table)
+        parts.write("s0", table, paper_timing(run.shards()[0]))
 
 
 def test_the_rows_of_another_run_with_the_same_shards_are_not_taken_for_ours(
@@ -302,3 +307,132 @@ def test_rows_say_where_they_come_from(run: RunDirectory) -> None:
     assert set(frame["run_id"]) == {run.manifest.run_id}
     assert set(frame["shard_id"]) == {shard.shard_id for shard in run.shards()}
     assert set(frame["probe"]) == {"sums"}
+
+
+def test_progress_is_told_by_tasks_and_survives_another_cut_of_the_plan(any_run: RunDirectory) -> None:
+    run = any_run
+    shards = run.shards()
+    finish(run, shards[:2])
+    measured = {task.task_id for shard in shards[:2] for task in shard.tasks}
+    assert run.parts.look().done == measured
+    tasks = [task for shard in shards for task in shard.tasks]
+    run.write_plan([Shard.of(tasks[k : k + 5]) for k in range(0, len(tasks), 5)], complete=True)
+    again = RunDirectory.open(run.location)
+    assert again.parts.look().done == measured
+    assert [task.planned_shard for shard in again.shards() for task in shard.tasks] == [
+        task.planned_shard for task in tasks
+    ]
+
+
+def test_rows_name_the_shard_of_the_first_cut(run: RunDirectory) -> None:
+    tasks = [task for shard in run.shards() for task in shard.tasks]
+    run.write_plan([Shard.of([task]) for task in tasks], complete=True)
+    finish(run)
+    rows = run.parts.read(["task_id", "shard_id"])
+    told = dict(zip(rows["task_id"].to_pylist(), rows["shard_id"].to_pylist(), strict=True))
+    assert told == {task.task_id: task.planned_shard for task in tasks}
+    assert len(set(told.values())) == 6
+
+
+def test_pieces_of_a_shard_are_files_of_their_own_and_the_same_piece_is_the_same_file(
+    run: RunDirectory,
+) -> None:
+    shard = run.shards()[0]
+    pieces = [Shard(shard.shard_id, shard.tasks[:1]), Shard(shard.shard_id, shard.tasks[1:])]
+    for piece in [*pieces, *pieces]:
+        finish(run, [piece])
+    assert len(list((run.root / "parts").iterdir())) == 2
+    assert finished(run) == {shard.shard_id}
+    finish(run, [shard])
+    assert run.parts.path(shard.shard_id).exists()
+    assert run.parts.read().num_rows == len(shard.tasks) * 3
+    assert run.parts.look().outcomes == {"ok": len(shard.tasks) * 3}
+    assert run.parts.look().loose == 3
+
+
+def test_looking_again_gives_the_same_answer_and_the_same_object_until_something_changes(
+    any_run: RunDirectory,
+) -> None:
+    parts, shards = any_run.parts, any_run.shards()
+    assert parts.look() is parts.look()
+    assert (parts.look().done, parts.look().last_commit) == (frozenset(), 0.0)
+    finish(any_run, shards[:1])
+    one = parts.look()
+    assert parts.look() is one
+    finish(any_run, shards[1:])
+    assert parts.look().done > one.done
+    assert parts.look().last_commit >= one.last_commit > 0
+
+
+def test_what_failed_is_told_with_its_worst_outcome_unless_it_went_well_elsewhere(
+    any_run: RunDirectory,
+) -> None:
+    run = any_run
+    first, second, third, *_ = run.shards()
+    finish(run, [first, second])
+    finish(run, [third], outcome=Outcome.NON_FINITE)
+    progress = run.parts.look()
+    bad = {task.task_id for task in third.tasks}
+    assert progress.failed == dict.fromkeys(bad, "non_finite")
+    good = len(first.tasks) + len(second.tasks)
+    assert progress.outcomes == {"ok": 3 * good, "non_finite": 3 * len(bad)}
+
+    piece = Shard.of(third.tasks[:1])
+    finish(run, [piece], outcome=Outcome.ERROR)
+    assert run.parts.look().failed == progress.failed, "of two failures, the better one"
+    finish(run, [piece])
+    assert run.parts.look().failed == dict.fromkeys(bad - {third.tasks[0].task_id}, "non_finite")
+    assert run.parts.look().done == progress.done
+    assert run.parts.look().outcomes == {"ok": 3 * good + 3, "non_finite": 3 * len(bad) - 3}
+
+
+def test_timings_are_kept_with_the_parts(any_run: RunDirectory) -> None:
+    shards = any_run.shards()
+    for number, shard in enumerate(reversed(shards)):
+        timing = paper_timing(shard, started=100.0 + number, seconds=0.1 + number, worker=f"w{number}")
+        any_run.parts.write(shard.shard_id, paper_table(any_run, shard), timing)
+    timings = any_run.parts.look().timings
+    assert [timing.worker for timing in timings] == [f"w{k}" for k in range(len(shards))]
+    assert timings[0] == paper_timing(shards[-1], started=100.0, seconds=0.1, worker="w0")
+    assert RunDirectory.open(any_run.location).parts.look().timings == timings
+
+
+def flipped(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :]
+
+
+def test_no_flipped_byte_gets_into_the_rows_or_raises_anything_but_errors_of_ours(run: RunDirectory) -> None:
+    finish(run)
+    before = sorted(map(str, run.parts.read().to_pylist()))
+    shard = run.shards()[1]
+    path = run.parts.path(shard.shard_id)
+    whole = path.read_bytes()
+    for at in range(0, len(whole), max(1, len(whole) // 300)):
+        path.write_bytes(flipped(whole, at))
+        fresh = RunDirectory.open(run.root).parts
+        fresh.look()
+        rows = sorted(map(str, fresh.read().to_pylist()))
+        assert len(rows) in {len(before), len(before) - len(shard.tasks) * 3}, at
+        assert set(rows) <= set(before), at
+        assert fresh.look().outcomes["ok"] == len(rows), "what cannot be read is not done"
+
+
+@pytest.mark.parametrize(
+    "name", ["neuroscan.tasks", "neuroscan.failed", "neuroscan.timings", "neuroscan.committed"]
+)
+@pytest.mark.parametrize("text", ["", "{", "null", "3", "[]", "[3]", '{"a": 1}', '["t1", "t1"]', "\udcff"])
+def test_metadata_that_makes_no_sense_is_a_bad_part_and_no_traceback(
+    run: RunDirectory, name: str, text: str
+) -> None:
+    finish(run)
+    first, *others = run.shards()
+    path = run.parts.path(first.shard_id)
+    table = pq.read_table(path)
+    odd = {name.encode(): text.encode("utf-8", "surrogateescape")}
+    pq.write_table(table.replace_schema_metadata(table.schema.metadata | odd), path)
+    still = name == "neuroscan.failed" and text == "{}"
+    assert finished(run) == {shard.shard_id for shard in others} | ({first.shard_id} if still else set()) or (
+        name == "neuroscan.committed" and text == "3"
+    )
+    fresh = RunDirectory.open(run.root).parts
+    assert fresh.read().num_rows == fresh.look().outcomes["ok"]

@@ -6,10 +6,13 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from neuroscan_farm.coordinator.prepare import prepare
+from neuroscan_farm.coordinator.prepare import Plan, prepare
+from neuroscan_farm.domain.paths import Block, LayerPath
+from neuroscan_farm.domain.tasks import Shard, Task
 from neuroscan_farm.errors import NeuroscanError, RequestError, RunError, StorageError
 from neuroscan_farm.store.run_directory import RunDirectory, make_run_id
 from tests.paper_models import paper_model, paper_plan, paper_probe
@@ -25,7 +28,7 @@ def test_a_run_reads_back_as_it_was_made(tmp_path: Path) -> None:
     assert run.plan_complete()
     assert run.wanted() == "running"
     assert (run.manifest.run_id, run.executor()) == (plan.run_id, "celery")
-    assert run.rows_expected(run.shards()) == {shard.shard_id: len(shard.tasks) * 3 for shard in plan.shards}
+    assert run.priority() == 5
 
 
 def test_every_file_of_a_run_is_where_the_design_says(run: RunDirectory) -> None:
@@ -165,3 +168,81 @@ def test_the_run_id_says_what_is_scanned_and_is_safe_as_a_file_name_and_on_the_w
         assert run_id.isascii()
         assert len(run_id) <= 120
         assert all(c.isalnum() or c in "-._" for c in run_id)
+
+
+def test_one_shard_of_a_large_plan_is_read_as_it_stands_in_the_whole(run: RunDirectory) -> None:
+    tasks = [
+        Task.of(LayerPath.duplicating([Block(i, j)], 90), probe_digests=["d"], block=Block(i, j))
+        for i in range(90)
+        for j in range(i + 1, 91)
+    ]
+    shards = [Shard.of(tasks[k : k + 7]) for k in range(0, len(tasks), 7)]
+    assert len(tasks) > 4000, "more than are written together"
+    run.write_plan(shards, complete=False)
+    assert run.shards() == shards
+    for shard in [*shards[::50], shards[292], shards[293], shards[-1]]:
+        assert run.shard(shard.shard_id) == shard
+    assert run.shard("s000000000000") is None
+    planned = run.planned()
+    assert list(planned.task_ids) == [task.task_id for task in tasks]
+    assert list(planned.shard_ids) == [shard.shard_id for shard in shards for _ in shard.tasks]
+    assert list(planned.evaluations) == [task.path.evaluations() for task in tasks]
+    assert not run.plan_complete()
+
+
+def test_a_new_plan_is_known_by_its_stamp(any_run: RunDirectory) -> None:
+    run = any_run
+    stamp, shards = run.plan_stamp(), run.shards()
+    assert run.plan_complete()
+    assert RunDirectory.open(run.location).plan_stamp() == stamp
+    run.write_plan([Shard.of([task]) for shard in shards for task in shard.tasks], complete=False)
+    assert run.plan_stamp() != stamp
+    assert not run.plan_complete()
+
+
+@pytest.mark.parametrize("how", ["an empty path", "a layer below 0", "no task id"])
+def test_a_plan_with_rows_that_make_no_sense_is_refused(run: RunDirectory, how: str) -> None:
+    table = pq.read_table(run.root / "plan.parquet")
+    paths = table["path"].to_pylist()
+    paths[3] = {"an empty path": [], "a layer below 0": [-1, 0, 1], "no task id": paths[3]}[how]
+    field = table.schema.field("path")
+    table = table.set_column(table.column_names.index("path"), field, pa.array(paths, field.type))
+    if how == "no task id":
+        table = table.drop_columns(["task_id"])
+    pq.write_table(table, run.root / "plan.parquet")
+    with pytest.raises(RunError, match=r"plan\.parquet: (damaged|cannot be read|schema version)"):
+        run.shards()
+
+
+def test_a_run_in_an_object_store_reads_back_as_it_was_made(plan: Plan, bucket: str) -> None:
+    made = prepare(plan, f"{bucket}/one", executor="celery")
+    run = RunDirectory.open(f"{bucket}/one/")
+    assert run.location == made.location == f"{bucket}/one"
+    assert (run.manifest, run.request(), run.probes()) == (made.manifest, plan.request, plan.probes)
+    assert run.shards() == list(plan.shards)
+    assert run.shard(plan.shards[1].shard_id) == plan.shards[1]
+    assert not RunDirectory.exists(f"{bucket}/two")
+    with pytest.raises(RunError, match=r"no run here \(manifest.json is missing\)"):
+        RunDirectory.open(f"{bucket}/two")
+    with pytest.raises(RunError, match="this run is in an object store, and has no folder"):
+        _ = run.root
+    with pytest.raises(RunError, match="not empty and holds no run"):
+        prepare(plan, bucket, executor="local")
+
+
+def test_what_is_wanted_of_a_run_of_whom_and_how_soon_is_changed_one_by_one(any_run: RunDirectory) -> None:
+    run = any_run
+    assert (run.wanted(), run.executor(), run.priority()) == ("running", "local", 5)
+    run.set_wanted("paused")
+    run.set_wanted(priority=9)
+    run.set_wanted(executor="celery")
+    again = RunDirectory.open(run.location)
+    assert (again.wanted(), again.executor(), again.priority()) == ("paused", "celery", 9)
+    run.set_wanted("running", priority=0)
+    assert (again.wanted(), again.executor(), again.priority()) == ("running", "celery", 0)
+
+
+@pytest.mark.parametrize("priority", [-1, 10, "9", None, 3.5, [5]])
+def test_a_priority_that_is_none_is_the_usual_one(run: RunDirectory, priority: object) -> None:
+    run.place.write("control.json", json.dumps({"wanted": "paused", "priority": priority}).encode())
+    assert (run.wanted(), run.priority()) == ("paused", 5)

@@ -100,7 +100,18 @@ PLAN_BY_VERSION = {
         j int16
         n_layers_run int16 not null
         evaluations int32 not null
-    """
+    """,
+    "2": """
+        task_id string not null
+        shard_id string not null
+        stage int16 not null
+        path list<item: int16> not null
+        i int16
+        j int16
+        n_layers_run int16 not null
+        evaluations int32 not null
+        planned_shard string not null
+    """,
 }
 MANIFEST_BY_VERSION = {
     1: "run_id analysis model model_name model_folder model_fingerprint model_type depth hidden_size probes n_samples "

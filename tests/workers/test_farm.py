@@ -15,27 +15,22 @@ import redis
 
 from neuroscan_farm.coordinator.drive import Driver
 from neuroscan_farm.dispatch.broker import Broker
+from neuroscan_farm.dispatch.broker_orders import lists_of
 from neuroscan_farm.dispatch.broker_url import client_url
-from neuroscan_farm.dispatch.celery_queue import CeleryDispatcher, make_app, submit
+from neuroscan_farm.dispatch.celery_queue import CeleryDispatcher, make_app, queue_of, submit
 from neuroscan_farm.dispatch.farm_records import Ended
 from neuroscan_farm.dispatch.redis_server import RedisServer
+from neuroscan_farm.dispatch.wire import model_queue
 from neuroscan_farm.store.run_directory import RunDirectory
 from tests.conftest import MakeRun
 from tests.farm_fixtures import StartWorker, at_work, lasting, wait_for
+from workers.hung import is_gone
 
 
 def ended(broker: Broker, run: RunDirectory) -> Ended:
     result = wait_for(lambda: broker.ended(run.manifest.run_id), "the end of the run")
     assert result is not None
     return result
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return True
-    return state == "Z"
 
 
 @pytest.fixture
@@ -89,6 +84,13 @@ def test_two_workers_measure_a_submitted_run_and_agree_with_this_process(
     busy = at_work(broker, long_run)
     assert {worker.name for worker in broker.workers()} == {"pair-1", "pair-2"}
     assert busy.worker in {worker.name for worker in broker.workers() if worker.shard_id}
+
+    def described() -> bool:
+        worker = next(worker for worker in broker.workers() if worker.name == busy.worker)
+        fingerprint = long_run.manifest.model_fingerprint[:12]
+        return worker.model == f"{long_run.manifest.model_name} ({fingerprint})" and bool(worker.memory_mb)
+
+    wait_for(described, "the model and the memory of the worker")
     assert ended(broker, long_run) == Ended("finished", None, 0)
     pd.testing.assert_frame_equal(lasting(long_run), undisturbed)
     assert not long_run.attempts.all()
@@ -169,14 +171,21 @@ def test_lost_and_malformed_messages_do_not_stop_the_farm(
     submit(run, broker)
     Driver(run, CeleryDispatcher(run, broker, app)).step(0.0)
     client = redis.Redis.from_url(client_url(broker.url))
-    assert client.llen(broker.queue) > 0
-    client.delete(broker.queue)  # as a kill -9 between two of Redis' commands loses them
-    app.send_task("neuroscan.measure_shard", args=[{"version": 1, "run_dir": "/etc"}])
-    app.send_task("neuroscan.measure_shard", args=[])
-    app.send_task("neuroscan.measure_shard", args=[1, 2], kwargs={"shell": "true"})
-    app.send_task("os.system", args=["true"])
-    app.send_task("neuroscan.measure_shard", args=[{}], serializer="yaml")
-    client.lpush(broker.queue, "no message at all", "[]", "{}", "null", '{"headers": 3, "body": []}', b"\xff")
+    name = model_queue(broker.queue, run.manifest.model_fingerprint)
+    assert broker.queued()
+    client.delete(*lists_of(name))  # as a kill -9 between two of Redis' commands loses them
+    for where in ({}, {"queue": queue_of(name), "routing_key": name}):
+        app.send_task("neuroscan.measure_shard", args=[{"version": 1, "run_dir": "/etc"}], **where)
+        app.send_task("neuroscan.measure_shard", args=[{"version": 2, "location": "/etc"}], **where)
+        app.send_task("neuroscan.measure_shard", args=[], **where)
+        app.send_task("neuroscan.measure_shard", args=[1, 2], kwargs={"shell": "true"}, **where)
+        app.send_task("os.system", args=["true"], **where)
+        app.send_task("neuroscan.measure_shard", args=[{}], serializer="yaml", **where)
+    for key in (broker.queue, name, lists_of(name)[4]):
+        client.lpush(key, "no message at all", "[]", "{}", "null", '{"headers": 3, "body": []}', b"\xff")
+    client.hset(f"{broker.queue}:runs", "no-run", "no entry")
+    client.hset(f"{broker.queue}:running:{run.manifest.run_id}", "s", "no record")
+    client.rpush(f"{broker.queue}:reports:{run.manifest.run_id}", "no report")
     client.close()
     worker = start_worker()
     assert ended(broker, run).state == "finished"

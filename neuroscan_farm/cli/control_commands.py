@@ -1,0 +1,120 @@
+"""`cancel`, `pause`, `resume`, `retry` and `compact`: what a person may want of a run that is there already."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from neuroscan_farm.cli.progress import note
+from neuroscan_farm.cli.run_commands import (
+    BrokerOption,
+    JsonOption,
+    LimitOption,
+    PriorityOption,
+    RunArgument,
+    SplitOption,
+    StreamOption,
+    TopOption,
+    WorkersOption,
+    carry_out,
+    device_sets_of,
+    farm_at,
+    hand_over,
+)
+from neuroscan_farm.coordinator.overview import find_run, is_driven, look_at
+from neuroscan_farm.coordinator.prepare import forget_failures, wake
+from neuroscan_farm.errors import RequestError
+from neuroscan_farm.settings import load_settings
+from neuroscan_farm.store.run_directory import RunDirectory
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    for command in (cancel, pause, resume, retry, compact):
+        app.command(command.__name__)(command)
+
+
+def cancel(run: RunArgument) -> None:
+    """Cancel a run: its workers stop between two tasks; what is finished stays, and `resume` goes on."""
+    directory = _unfinished(run)
+    if directory is not None:
+        directory.set_wanted("cancelled")
+        overview = look_at(directory)
+        note(f"cancelled with {overview.tasks_finished} of {overview.tasks} tasks finished")
+
+
+def pause(run: RunArgument) -> None:
+    """Pause a run: shards in hand are finished, no other is begun; `resume` goes on."""
+    directory = _unfinished(run)
+    if directory is not None:
+        directory.set_wanted("paused")
+        note(f"paused; go on with: neuroscan-farm resume {directory.location}")
+
+
+def resume(
+    run: RunArgument,
+    workers: WorkersOption = None,
+    gpu_split: SplitOption = None,
+    memory_limit: LimitOption = None,
+    stream: StreamOption = False,
+    top_k: TopOption = 10,
+    as_json: JsonOption = False,
+    priority: PriorityOption = None,
+    broker: BrokerOption = None,
+) -> None:
+    """Go on with a run that was stopped, paused or cancelled, in the way it was started: here, or on the farm."""
+    settings = load_settings()
+    directory = find_run(run, settings.runs_dir)
+    directory.check_versions()
+    if directory.executor() == "celery":
+        hand_over(directory, farm_at(broker, settings), priority=priority)
+    elif is_driven(directory.location):
+        wake(directory, priority=priority)
+        note("the process that works on this run goes on")
+    else:
+        sets = device_sets_of(workers, gpu_split, memory_limit, stream=stream)
+        carry_out(directory, settings, sets, top_k=top_k, as_json=as_json)
+
+
+def retry(
+    run: RunArgument,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Measure the tasks that failed or were quarantined again.")
+    ] = False,
+    workers: WorkersOption = None,
+    gpu_split: SplitOption = None,
+    memory_limit: LimitOption = None,
+    stream: StreamOption = False,
+    top_k: TopOption = 10,
+    as_json: JsonOption = False,
+    broker: BrokerOption = None,
+) -> None:
+    """Try the failed tasks of a run again, after their cause was mended; every other row stays as it is."""
+    if not failed:
+        raise RequestError(
+            "retry: say what to try again; accepted is --failed, the tasks whose rows are not ok"
+        )
+    directory = find_run(run, load_settings().runs_dir)
+    directory.check_versions()
+    many = forget_failures(directory)
+    if not many:
+        note("no task of this run has failed; nothing to try again")
+        return
+    note(f"{many} tasks are tried again")
+    resume(run, workers, gpu_split, memory_limit, stream, top_k, as_json, None, broker)
+
+
+def compact(run: RunArgument) -> None:
+    """Join a run's part files into one; every row stays readable meanwhile. Runs do it by themselves at their end."""
+    directory = find_run(run, load_settings().runs_dir)
+    joined = directory.parts.compact()
+    note(f"{joined} part files joined" if joined else "nothing to join")
+
+
+def _unfinished(run: str) -> RunDirectory | None:
+    directory = find_run(run, load_settings().runs_dir)
+    if look_at(directory).state == "finished":
+        note("the run is finished already")
+        return None
+    return directory
