@@ -1,4 +1,4 @@
-"""Writes the reference pages from the code: docs/cli.md and docs/tables.md. `make docs` runs it; a test compares."""
+"""Writes the reference pages from the code (docs/cli.md, tables.md, metrics.md). `make docs` runs it; a test compares."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from neuroscan_farm.cli.main import app
 from neuroscan_farm.domain.requests import AnalysisRequest, EngineOptions
 from neuroscan_farm.settings import Settings
 from neuroscan_farm.store.schema import CIRCUMSTANCES, MEASUREMENTS, PLAN
+from workers.numbers import NUMBERS
 
 HERE = Path(__file__).parent
 GROUPS = {"probes": ("ls", "show", "validate"), "models": ("inspect",), "config": ("show",)}
@@ -97,6 +98,22 @@ def tables_page() -> str:
     return "\n\n".join(pages) + "\n"
 
 
+def metrics_page() -> str:
+    """The numbers that workers and coordinators show to Prometheus."""
+    lines = ["| number | kind | labels | shown by | meaning |", "| --- | --- | --- | --- | --- |"]
+    for number in NUMBERS:
+        labels = ", ".join(f"`{label}`" for label in number.labels)
+        shown_by = "workers" if number.shown_by == "worker" else "workers, coordinators"
+        lines.append(f"| `{number.name}` | {number.kind} | {labels} | {shown_by} | {number.meaning} |")
+    text = "[How to get them](observe.md#numbers-for-prometheus). Besides, each process shows Prometheus' usual `process_*`."
+    return (
+        "\n\n".join(
+            ["# Numbers for Prometheus\n\nWritten by `make docs` from the code.", text, "\n".join(lines)]
+        )
+        + "\n"
+    )
+
+
 def _fields(model: type[BaseModel]) -> str:
     lines = ["| field | default | meaning |", "| --- | --- | --- |"]
     for name, field in model.model_fields.items():
@@ -109,7 +126,7 @@ def _fields(model: type[BaseModel]) -> str:
     return "\n".join(lines)
 
 
-PAGES = {"cli.md": cli_page, "tables.md": tables_page}
+PAGES = {"cli.md": cli_page, "tables.md": tables_page, "metrics.md": metrics_page}
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE

@@ -87,9 +87,13 @@ def test_lines_inside_a_context_carry_its_ids_and_lines_outside_do_not(log: Any)
 
 def test_a_context_ends_with_an_error_too_and_none_takes_an_id_away(log: Any) -> None:
     logger, written = log()
-    with pytest.raises(KeyError), log_context(run="r", task="t"), log_context(task=None):
+
+    def fail() -> None:
         logger.info("inside")
         raise KeyError
+
+    with pytest.raises(KeyError), log_context(run="r", task="t"), log_context(task=None):
+        fail()
     logger.info("after")
     inside, after = map(json.loads, written())
     assert inside["run"] == "r"

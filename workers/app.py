@@ -45,7 +45,7 @@ def run_worker(config: WorkerConfig) -> int:
     app = worker_app(config, affinity)
     worker: Any = app.Worker(
         hostname=f"{config.name}@{config.host}",
-        loglevel=config.log_level,
+        loglevel="WARNING",  # of what billiard says in a child before our log is set up there
         quiet=True,
         without_gossip=True,
         without_mingle=True,

@@ -18,7 +18,7 @@ from neuroscan_farm.dispatch.devices import DeviceSet, available_cores, device_s
 from neuroscan_farm.domain.requests import AnalysisRequest
 from neuroscan_farm.errors import CancelledRun, NeuroscanError, RunError
 from neuroscan_farm.settings import Settings, load_settings
-from neuroscan_farm.store.places import absolute
+from neuroscan_farm.store.places import absolute, inside
 from neuroscan_farm.store.run_directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def _places(settings: Settings) -> PlacesHere:
 
 
 def _root(made: Plan, output: str | None, settings: Settings) -> str:
-    return output if output is not None else f"{str(settings.runs_dir).rstrip('/')}/{made.run_id}"
+    return output if output is not None else inside(settings.runs_dir, made.run_id)
 
 
 def carry_out(

@@ -106,7 +106,8 @@ def decide(view: View) -> list[Action]:
     if not cuts and idle and view.better_cut is not None:
         cuts = [Resize(view.better_cut)]
     joined = [Compact()] if view.loose_parts >= LOOSE_PARTS else []
-    return [*joined, *(cuts or [Send(shard) for shard in idle[: max(view.room, 0)]])]
+    # Workers first: joining many parts takes a while.
+    return [*(cuts or [Send(shard) for shard in idle[: max(view.room, 0)]]), *joined]
 
 
 def cannot_load(deaths_while_loading: Sequence[str]) -> str | None:

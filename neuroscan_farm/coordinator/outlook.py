@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from neuroscan_farm.domain.tasks import Shard, Task
-from neuroscan_farm.planning import sizing
+from neuroscan_farm.planning.rate import seconds_per_evaluation
 from neuroscan_farm.store.attempts import Attempt
 from neuroscan_farm.store.parts import Progress
 from neuroscan_farm.store.run_directory import RunDirectory
@@ -63,7 +63,7 @@ class Outlook:
             shard_id for shard_id, tasks in self._missing.items() if len(tasks) < self._sizes[shard_id]
         )
         self.tasks_missing = sum(map(len, self._missing.values()))
-        self.seconds_per_evaluation = sizing.seconds_per_evaluation(progress.timings)
+        self.seconds_per_evaluation = seconds_per_evaluation(progress.timings)
 
     def _strike_out(self, done: frozenset[str]) -> None:
         for shard_id, tasks in list(self._missing.items()):

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from neuroscan_farm.coordinator.decide import cannot_load
-from neuroscan_farm.coordinator.rate import measured_rate
 from neuroscan_farm.coordinator.run_lock import is_driven, lock_of
 from neuroscan_farm.errors import NeuroscanError, RunError
+from neuroscan_farm.planning.rate import measured_rate
 from neuroscan_farm.store.attempts import deaths_while_loading, refusal_of
 from neuroscan_farm.store.part_file import ShardTiming
 from neuroscan_farm.store.places import inside, is_url, open_place

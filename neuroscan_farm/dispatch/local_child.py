@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ class ChildSettings:
     cache_bytes: int
     log_level: str
     log_format: LogFormat = "text"
-    places: PlacesHere = PlacesHere()
+    places: PlacesHere = field(default_factory=PlacesHere)
 
 
 def child_main(pipe: Connection, settings: ChildSettings) -> None:

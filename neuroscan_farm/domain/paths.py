@@ -19,8 +19,8 @@ MOST_STEPS = 32_767  # the tables on disk count layers and steps in 16 bits
 # their integers, and are searched at the speed of a memory comparison.
 _NUMBERS = tuple(range(MOST_STEPS))
 
-_RUN = re.compile(r"(\d{1,9})(?:\.\.(\d{1,9}))?")
-_BLOCK = re.compile(r"\(?\s*(\d{1,9})\s*,\s*(\d{1,9})\s*\)?\s*(?:x\s*(\d{1,9}))?")
+_RUN = re.compile(r"(\d{1,18})(?:\.\.(\d{1,18}))?")
+_BLOCK = re.compile(r"\(?\s*(\d{1,18})\s*,\s*(\d{1,18})\s*\)?\s*(?:x\s*(\d{1,18}))?")
 
 
 @dataclass(frozen=True, slots=True, order=True)

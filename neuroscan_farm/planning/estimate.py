@@ -10,8 +10,8 @@ from neuroscan_farm.domain.probes import Probe
 from neuroscan_farm.domain.requests import AnalysisRequest
 from neuroscan_farm.domain.tasks import Shard
 from neuroscan_farm.errors import NeuroscanError
-from neuroscan_farm.planning import sizing
 from neuroscan_farm.planning.facts import ModelFacts
+from neuroscan_farm.planning.rate import seconds_per_evaluation
 from neuroscan_farm.planning.trie import evaluations
 from neuroscan_farm.store.run_directory import RunDirectory
 
@@ -76,7 +76,7 @@ def seconds_per_token_evaluation(
         if run.manifest.model_fingerprint != facts.fingerprint or run.request().engine != request.engine:
             return None
         probes = run.probes()
-        seconds = sizing.seconds_per_evaluation(run.parts.look().timings)
+        seconds = seconds_per_evaluation(run.parts.look().timings)
     except NeuroscanError:
         return None
     tokens, _ = count_tokens(facts.folder, probes)

@@ -51,15 +51,16 @@ def recut(tasks: Sequence[Task], *, shards: int, most: int) -> list[Shard]:
     ordered = sorted(tasks, key=lambda task: task.path.layers)
     costs = [task.path.evaluations() + 1 for task in ordered]  # the baseline costs something too
     each = sum(costs) / max(shards, 1)
-    pieces: list[list[Task]] = []
-    spent = 0
+    pieces: dict[int, list[Task]] = {}
+    before = 0
     for task, cost in zip(ordered, costs, strict=True):
-        if not pieces or len(pieces[-1]) >= most or spent + cost / 2 > each * len(pieces):
-            spent = round(each * len(pieces))
-            pieces.append([])
-        pieces[-1].append(task)
-        spent += cost
-    return [Shard.of(piece) for piece in pieces]
+        pieces.setdefault(int((before + cost / 2) / each), []).append(task)
+        before += cost
+    return [
+        Shard.of(piece[first : first + most])
+        for piece in pieces.values()
+        for first in range(0, len(piece), most)
+    ]
 
 
 def _planned(shard: Shard) -> Shard:

@@ -7,27 +7,15 @@ waiting. Before anything is measured, shards are small.
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Sequence
-
-from neuroscan_farm.store.parts import ShardTiming
 
 FIRST_SHARD_TASKS = 16  # where the request does not say; also what the rows' shard_id goes by
 SHORTEST_SECONDS, WANTED_SECONDS, LONGEST_SECONDS = 60.0, 90.0, 180.0
 MOST_ROWS = 100_000  # of one part: they are held in memory until it is written
 
-_RECENT = 20  # shards that tell the rate of now
 _SHARDS_PER_SLOT = 3  # so that workers finish together
 _WORTH_IT = 2.0  # smaller changes are noise
 _HUNG_AFTER = 5.0  # times what was expected
 _LEAST_LIMIT_SECONDS, _UNKNOWN_LIMIT_SECONDS = 600.0, 1800.0
-
-
-def seconds_per_evaluation(timings: Sequence[ShardTiming]) -> float | None:
-    """Return what one layer evaluation takes by the shards measured last, or None before there are any."""
-    recent = sorted(timings, key=lambda timing: timing.started)[-_RECENT:]
-    rates = [timing.seconds / timing.evaluations for timing in recent if timing.evaluations > 0]
-    return statistics.median(rates) if rates else None
 
 
 def better_cut(*, seconds: float, evaluations: int, tasks: int, shards: int, slots: int) -> int | None:

@@ -82,7 +82,7 @@ ALL = frozenset("abc")
         ({"better_cut": 2, "begun": frozenset("c")}, [Narrow("c")]),
         ({"better_cut": 2, "wanted": "paused"}, []),
         ({"loose_parts": LOOSE_PARTS - 1, "room": 1}, [Send("a")]),
-        ({"loose_parts": LOOSE_PARTS, "room": 1}, [Compact(), Send("a")]),
+        ({"loose_parts": LOOSE_PARTS, "room": 1}, [Send("a"), Compact()]),
         ({"loose_parts": LOOSE_PARTS_AT_THE_END, "finished": ALL}, [Stop("finished")]),
         ({"loose_parts": LOOSE_PARTS_AT_THE_END + 1, "finished": ALL}, [Compact(), Stop("finished")]),
     ],

@@ -77,15 +77,16 @@ def test_the_rest_is_cut_anew_when_the_first_shard_has_told_the_rate(run: RunDir
     driver.step(0.0)
     first = run.shard(queue.orders.pop(0).shard_id)
     assert first is not None
-    commit(run, first, list(first.tasks), seconds=200.0 * len(first.tasks))  # a very slow machine
+    commit(run, first, list(first.tasks), seconds=60.0 * len(first.tasks))  # a slow machine
     driver.step(0.0)  # cuts
     driver.step(0.0)  # sends
     assert tasks_of(run) == before
     left = [shard for shard in run.shards() if shard.shard_id not in {first.shard_id, *queue.in_flight()}]
     assert left
-    assert all(len(shard.tasks) == 1 for shard in left), "no two of them take less than the longest time"
-    rate = 200.0 * len(first.tasks) / sum(task.path.evaluations() for task in first.tasks)
-    assert rate * min(t.path.evaluations() for s in left for t in s.tasks) * 2 > LONGEST_SECONDS / 2
+    rate = 60.0 * len(first.tasks) / sum(task.path.evaluations() for task in first.tasks)
+    for shard in left:
+        seconds = rate * sum(task.path.evaluations() for task in shard.tasks)
+        assert seconds <= LONGEST_SECONDS or len(shard.tasks) == 1
     assert {order.shard_id for order in queue.orders} <= {shard.shard_id for shard in run.shards()}
     rows_go_by = {task.planned_shard for shard in run.shards() for task in shard.tasks}
     assert rows_go_by == {shard.shard_id for shard in paper_plan_again(run).shards}

@@ -13,22 +13,7 @@ from neuroscan_farm.planning.sizing import (
     better_cut,
     limit_seconds,
     most_tasks,
-    seconds_per_evaluation,
 )
-from neuroscan_farm.store.parts import ShardTiming
-
-
-def timing(started: float, seconds: float, evaluations: int) -> ShardTiming:
-    return ShardTiming("s", "w", "cpu", 1, started, seconds, 1, evaluations)
-
-
-def test_the_rate_is_that_of_the_last_shards_and_one_odd_shard_does_not_change_it() -> None:
-    old = [timing(k, 100.0, 10) for k in range(50)]
-    new = [timing(100 + k, 20.0, 10) for k in range(20)]
-    assert seconds_per_evaluation([*new, *old]) == 2.0
-    assert seconds_per_evaluation([*new[:19], timing(200, 9000.0, 10)]) == 2.0
-    assert seconds_per_evaluation([]) is None
-    assert seconds_per_evaluation([timing(0, 3.0, 0)]) is None, "the baseline alone tells no rate"
 
 
 @pytest.mark.parametrize(

@@ -474,7 +474,7 @@ def test_broken_json_is_named_with_its_place(tmp_path, content, said):
         ("name: !!python/object:os.system p", "not valid YAML at line 1, column 7: "),
         ("name: p\ndescription: a\x00b", "not valid YAML at line 2, column 15: "),
         ("name: 2026-13-45", "not valid YAML: "),
-        ("[" * 5000, "nested too deeply"),
+        ("[" * 5000, "not valid YAML: nested too deeply"),
         ("", "found null; accepted: a mapping"),
         ("just text", 'found "just text"; accepted: a mapping'),
     ],
@@ -509,4 +509,4 @@ def test_yaml_anchors_and_merges_are_read(tmp_path):
 
 def test_metadata_that_contains_itself_is_refused(tmp_path):
     content = "name: p\nsamples: [{prompt: q, metadata: &m {again: *m}}]\n"
-    assert "nested too deeply" in file_error(written(tmp_path, "p.yaml", content))
+    assert "an alias stands inside of what it names" in file_error(written(tmp_path, "p.yaml", content))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -87,8 +89,6 @@ def test_the_same_parts_join_to_the_same_file(plan: Plan, tmp_path: Path) -> Non
             finish(run, [shard])
         stamp = 1_700_000_000
         for path in (run.root / "parts").iterdir():
-            import os
-
             os.utime(path, (stamp, stamp))
         RunDirectory.open(run.root).parts.compact()
         named.append(files(run))
@@ -188,8 +188,6 @@ def test_forgotten_tasks_are_missing_and_all_else_stays(any_run: RunDirectory) -
 
 
 def test_what_a_killed_writer_left_aside_long_ago_is_swept_up(run: RunDirectory) -> None:
-    import os
-
     finish(run)
     old, new = (run.root / "parts" / f".tmp-{name}-s.parquet" for name in ("old", "new"))
     for path in (old, new):
@@ -417,3 +415,50 @@ def test_a_store_that_takes_nothing_more_is_an_error_and_every_row_is_still_ther
     run.parts.compact()
     assert place.entry(victim.name) is None
     assert sorted(map(str, run.parts.read().to_pylist())) == before
+
+
+READ_ONLY = """
+import os, sys
+from neuroscan_farm.errors import StorageError
+from neuroscan_farm.store.run_directory import RunDirectory
+
+run = RunDirectory.open(sys.argv[1])
+rows = run.parts.read()
+timing = run.parts.look().timings[0]
+if os.geteuid() == 0:  # whom no permission stops
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+for work in (
+    run.parts.compact,
+    lambda: run.parts.forget(list(run.parts.look().done)[:1]),
+    lambda: run.parts.write("s0", rows.slice(0, 3), timing),
+    lambda: run.set_wanted("paused"),
+    lambda: run.write_plan(run.shards(), complete=True),
+):
+    try:
+        work()
+    except StorageError as error:
+        print(error)
+    else:
+        sys.exit("nothing was refused")
+assert run.parts.read().equals(rows)
+assert RunDirectory.open(sys.argv[1]).parts.look().outcomes == {"ok": rows.num_rows}
+"""
+
+
+def test_a_store_that_is_read_only_is_an_error_and_can_be_read(plan: Plan) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # where others may look, too
+        Path(folder).chmod(0o755)
+        run = prepare(plan, f"{folder}/run", executor="local")
+        finish(run)
+        folders = [run.root, *(path for path in run.root.rglob("*") if path.is_dir())]
+        for path in folders:
+            path.chmod(0o555)
+        done = subprocess.run(
+            [sys.executable, "-c", READ_ONLY, run.location], capture_output=True, text=True, timeout=120
+        )
+        for path in folders:
+            path.chmod(0o755)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout.count(": not writable (Permission denied)") == 5

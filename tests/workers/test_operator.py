@@ -21,6 +21,7 @@ from neuroscan_farm.store.run_directory import RunDirectory
 from tests.conftest import MakeRun
 from tests.dispatch.tls import TlsProxy
 from tests.farm_fixtures import StartWorker, at_work, entry_of, order_of, wait_for
+from tests.tiny_models import make_tiny
 from workers.hung import is_gone
 
 
@@ -130,6 +131,25 @@ def test_a_run_that_one_worker_refuses_is_done_by_another_that_finds_it_by_its_p
     start_worker(**maps)
     assert ended(broker, run).state == "finished"
     assert set(run.parts.read(["worker"])["worker"].to_pylist()) == {"w3"}
+
+
+def test_an_urgent_run_of_another_model_overtakes_at_the_next_shard(
+    broker: Broker, start_worker: StartWorker, long_run: RunDirectory, make_run: MakeRun, tmp_path: Path
+) -> None:
+    urgent = make_run("urgent", executor="celery", model=str(make_tiny("qwen2", tmp_path / "other")))
+    urgent.set_wanted(priority=9)
+    start_worker()
+    submit(long_run, broker)
+    first = at_work(broker, long_run)
+    submit(urgent, broker)
+    wait_for(lambda: urgent.manifest.run_id in broker.queued(), "the urgent orders")
+    assert ended(broker, urgent).state == "finished"
+    assert broker.ended(long_run.manifest.run_id) is None, "the other run had three shards to do"
+    shard = long_run.shard(first.shard_id)
+    assert shard is not None
+    done = long_run.parts.look().done
+    assert done.issuperset(task.task_id for task in shard.tasks), "what was in hand was finished"
+    assert ended(broker, long_run).state == "finished"
 
 
 def test_a_coordinator_alone_sends_orders_and_leaves_when_told(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from neuroscan_farm.coordinator.rate import measured_rate
+from neuroscan_farm.planning.rate import measured_rate, seconds_per_evaluation
 from neuroscan_farm.store.parts import ShardTiming
 
 
@@ -60,3 +60,12 @@ def test_clocks_that_differ_between_machines_give_no_more_workers_than_there_are
     rate = measured_rate([*workers(2), *(shard("far", 7200.0 + 60 * k, 60.0) for k in range(10))])
     assert rate is not None
     assert 1 <= rate.side_by_side <= 3
+
+
+def test_what_one_worker_takes_is_that_of_the_last_shards_and_one_odd_shard_does_not_change_it() -> None:
+    old = [shard("w", k, 100.0, 10) for k in range(50)]
+    new = [shard("w", 100 + k, 20.0, 10) for k in range(20)]
+    assert seconds_per_evaluation([*new, *old]) == 2.0
+    assert seconds_per_evaluation([*new[:19], shard("w", 200, 9000.0, 10)]) == 2.0
+    assert seconds_per_evaluation([]) is None
+    assert seconds_per_evaluation([shard("w", 0, 3.0, 0)]) is None, "the baseline alone tells no rate"

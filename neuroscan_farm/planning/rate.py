@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from neuroscan_farm.store.part_file import ShardTiming
 
-_RECENT = 20  # shards of each worker that tell the rate of now
+_RECENT = 20  # shards (of each worker) that tell the rate of now
+
+
+def seconds_per_evaluation(timings: Sequence[ShardTiming]) -> float | None:
+    """Return what one layer evaluation takes one worker, by the shards measured last, or None before there are any.
+
+    The middle one of them tells it: a worker that was frozen, or is another machine, does not change what is expected.
+    """
+    recent = sorted(timings, key=lambda timing: timing.started)[-_RECENT:]
+    rates = [timing.seconds / timing.evaluations for timing in recent if timing.evaluations > 0]
+    return statistics.median(rates) if rates else None
 
 
 @dataclass(frozen=True, slots=True)
