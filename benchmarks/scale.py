@@ -2,7 +2,7 @@
 
 Every command is timed as a process of its own, start of the interpreter included, on a real Redis with a coordinator and
 no worker. The model is tiny and nothing is measured; before `resume` half of the tasks get made-up rows, in as many
-parts as they would have. Then fifty runs of two thousand tasks each are submitted to the same farm.
+parts as they would have, joined now and then as a coordinator does. Then fifty runs of two thousand tasks each are submitted to the same farm.
 """
 
 from __future__ import annotations
@@ -184,6 +184,7 @@ def _request(path: Path, model: Path, probe: Path, blocks: list[str]) -> Path:
 
 def _make_up_half(run: Any) -> int:
     """Give every other shard a part with made-up rows; return how many."""
+    from neuroscan_farm.coordinator.decide import LOOSE_PARTS
     from neuroscan_farm.domain.measurements import Measurement, Outcome, Score
     from neuroscan_farm.store.parts import ShardTiming
     from neuroscan_farm.store.schema import Provenance, measurement_table
@@ -220,4 +221,6 @@ def _make_up_half(run: Any) -> int:
             shard.shard_id, "made-up", "cpu", 1, time.time(), 90.0, len(shard.tasks), evaluations
         )
         run.parts.write(shard.shard_id, measurement_table(rows, shard.tasks, made), timing)
+        if run.parts.look().loose >= LOOSE_PARTS:  # as the coordinator does
+            run.parts.compact()
     return len(half)

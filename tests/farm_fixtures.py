@@ -24,7 +24,9 @@ from neuroscan_farm.dispatch.wire import ShardOrder
 from neuroscan_farm.store.run_directory import RunDirectory
 from neuroscan_farm.store.schema import CIRCUMSTANCES
 
-IMPATIENT = Timings(claim_ttl=3.0, beat=0.5, presence_ttl=3.0, lost_after=1.5, lease_ttl=2.0, reconcile=0.1)
+IMPATIENT = Timings(
+    storage_pause=2.0, claim_ttl=3.0, beat=0.5, presence_ttl=3.0, lost_after=1.5, lease_ttl=2.0, reconcile=0.1
+)
 
 _T = TypeVar("_T")
 StartWorker = Callable[..., "subprocess.Popen[bytes]"]

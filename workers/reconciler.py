@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 import uuid
+from collections.abc import Callable, Mapping
 
 from celery import Celery
 
@@ -34,9 +35,18 @@ class Reconciler:
         broker: the farm's broker.
         app: the farm's Celery application.
         places: where runs are on this machine, and which may be opened.
+        unfinished: finds runs of this farm that the broker may have forgotten.
     """
 
-    def __init__(self, broker: Broker, app: Celery, *, places: PlacesHere) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        app: Celery,
+        *,
+        places: PlacesHere,
+        unfinished: Callable[[], Mapping[str, RunEntry]] = dict,
+    ) -> None:
+        self._unfinished = unfinished
         self._broker = broker
         self._app = app
         self._places = places
@@ -134,11 +144,16 @@ class Reconciler:
     def _restored(self, seen: Snapshot) -> Snapshot:
         """Put the registry back that a wiped broker forgot."""
         before, self._epoch = self._epoch, seen.epoch
-        if before is None or before == seen.epoch:
+        if before == seen.epoch:
             return seen
-        log.warning("the broker was wiped; %d runs are registered anew", len(self._known))
-        for run_id, entry in self._known.items():
-            self._broker.register(run_id, entry)
+        if before is not None:
+            log.warning("the broker was wiped; what is known of its runs is put back")
+        forgotten = {**self._unfinished(), **self._known}
+        if not (missing := forgotten.keys() - seen.runs.keys()):
+            return seen
+        for run_id in missing:
+            log.warning("run %s: registered anew", run_id)
+            self._broker.register(run_id, forgotten[run_id])
         return self._broker.snapshot()
 
     def run(self) -> None:

@@ -23,7 +23,7 @@ from neuroscan_farm.dispatch.celery_queue import TASK_NAME, send_order
 from neuroscan_farm.dispatch.farm_records import Report, Running
 from neuroscan_farm.dispatch.places_here import PlacesHere
 from neuroscan_farm.dispatch.wire import ShardOrder
-from neuroscan_farm.errors import BrokerError, CancelledRun, NeuroscanError, RunError
+from neuroscan_farm.errors import BrokerError, CancelledRun, NeuroscanError, RunError, StorageError
 from neuroscan_farm.logs import log_context, without_secrets
 from neuroscan_farm.store.run_directory import RunDirectory
 from workers.claims import Claim, ShardLeft
@@ -146,7 +146,8 @@ class ShardWorker:
         except NeuroscanError as error:
             log.error("%s: refused: %s", where, error)
             self._count(shards_failed=1)
-            report = self._report(claim, str(error), error.exit_code)
+            passing = isinstance(error, StorageError)
+            report = self._report(claim, str(error), error.exit_code, passing=passing)
         except Exception:  # the one broad except of the worker: our bug, and it is put on record
             log.exception("%s: failed", where)
             self._count(shards_failed=1)
@@ -168,10 +169,12 @@ class ShardWorker:
             )
         return run
 
-    def _report(self, claim: Claim, error: str, exit_code: int | None) -> Report:
+    def _report(self, claim: Claim, error: str, exit_code: int | None, *, passing: bool = False) -> Report:
         running = claim.running
         error = without_secrets(error)  # it is kept in the run directory
-        return Report(running.shard_id, running.worker, running.attempt, running.task_id, error, exit_code)
+        return Report(
+            running.shard_id, running.worker, running.attempt, running.task_id, error, exit_code, passing
+        )
 
 
 class _Engine:
@@ -205,6 +208,7 @@ class _Engine:
             worker=self._config.name,
             warm=self._warm,
             on_task=claim.working_on,
+            patience_seconds=self._config.timings.storage_pause,
         )
 
     def _progress(self) -> None:

@@ -52,7 +52,13 @@ class Claims(BrokerConnection):
         failure = refusal = ""
         if report is not None and report.exit_code is not None:
             kept = Refusal(
-                report.worker, report.shard_id, report.attempt, report.error, report.exit_code, self.now()
+                report.worker,
+                report.shard_id,
+                report.attempt,
+                report.error,
+                report.exit_code,
+                self.now(),
+                report.passing,
             )
             refusal = dump(kept)
         elif report is not None:
@@ -129,7 +135,7 @@ class Claims(BrokerConnection):
 
     @reaching
     def forgive(self, worker: str, run_ids: Iterable[str]) -> None:
-        """Forget what a worker refused: it was started anew, perhaps with what it lacked."""
+        """Forget what a worker refused: it may have what it lacked by now."""
         with self._redis.pipeline(transaction=False) as pipe:
             for run_id in run_ids:
                 pipe.hdel(self._key("refused", run_id), worker)

@@ -207,6 +207,9 @@ class CeleryDispatcher:
             WorkerDied(report.shard_id, report.task_id, report.worker, report.attempt, report.error)
             for _, report in reports
         ]
+        for refusal in state.refusals.values():
+            if refusal.passing and now - refusal.at > self._broker.timings.storage_pause:
+                self._broker.forgive(refusal.worker, [self._run_id])
         return [*events, *self._refused_by_all(live, state.refusals, now)]
 
     def _refused_by_all(self, live: set[str], refusals: Mapping[str, Refusal], now: float) -> list[Event]:
@@ -214,6 +217,8 @@ class CeleryDispatcher:
         if not live or not live <= set(refusals) or self._told >= live:
             return []
         theirs = [refusals[name] for name in sorted(live)]
+        if any(refusal.passing for refusal in theirs):
+            return []
         if now - max(refusal.at for refusal in theirs) < self._broker.timings.lost_after:
             return []
         self._told = frozenset(live)
@@ -280,6 +285,7 @@ def submit(run: RunDirectory, broker: Broker) -> None:
 
     Raises:
         RunError: it is at a place that cannot be told to other machines.
+        StorageError: the disk or the store refused.
         BrokerError: the broker is out of reach.
     """
     manifest = run.manifest
@@ -287,6 +293,7 @@ def submit(run: RunDirectory, broker: Broker) -> None:
         check_location(run.location)
     except ValueError as error:
         raise RunError(f"{run.location}: {error}; give the run another place with --output") from error
+    run.give_to_farm(broker.queue, run.location)
     entry = RunEntry(run.location, manifest.model_fingerprint, manifest.model_name)
     broker.register(manifest.run_id, entry)
 

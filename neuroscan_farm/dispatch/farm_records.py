@@ -17,6 +17,7 @@ class Timings:
     lost_after: float = 10.0  # an order that is neither queued nor claimed for so long is sent again
     lease_ttl: float = 5.0  # a reconciler that says nothing for so long is replaced
     reconcile: float = 1.0  # how often a reconciler looks
+    storage_pause: float = 60.0  # a worker whose store failed is asked again after so long
     patience: float = 600.0  # a worker holds on to one model for so long while orders for others wait
 
 
@@ -55,6 +56,7 @@ class Report:
     task_id: str | None
     error: str
     exit_code: int | None  # of a refusal; None for a death or a failure
+    passing: bool = False  # a refusal that may mend itself: the disk is full, the store is away
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ class Refusal:
     error: str
     exit_code: int
     at: float  # the broker's clock
+    passing: bool = False  # the store failed: the worker is asked again after a while
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ probes/           the probes as they were when the run was made: a worker needs 
 plan.parquet      one row for each task
 parts/            rows of finished tasks: a Parquet file for each shard, or for many that were joined
 attempts/         what was tried and failed
+farm.json         which farm cares for the run, if one does
 control.json      what the user wants of the run now, and who is to carry it out
 report/           what the report step made of the parts
 """
@@ -287,6 +288,23 @@ class RunDirectory:
         said = {"wanted": wanted, "executor": executor, "priority": priority}
         control = self._control() | {name: value for name, value in said.items() if value is not None}
         self.place.write("control.json", json.dumps(control).encode())
+
+    def farm(self) -> tuple[str, str] | None:
+        """The farm that the run was given to, by its queue's name, and the location that it is called by there."""
+        try:
+            written = json.loads(self.place.read("farm.json"))
+            return str(written["queue"]), str(written["location"])
+        except (FileNotFoundError, ValueError, RecursionError, KeyError, TypeError):
+            return None
+
+    def give_to_farm(self, queue: str, location: str) -> None:
+        """Write down which farm cares for the run, for coordinators whose broker has forgotten it.
+
+        Raises:
+            StorageError: the disk or the store refused.
+        """
+        if self.farm() != (queue, location):
+            self.place.write("farm.json", json.dumps({"queue": queue, "location": location}).encode())
 
     def _control(self) -> dict[str, str | int]:
         control: dict[str, str | int] = {

@@ -181,7 +181,9 @@ def test_the_manifest_says_what_the_run_rests_on(model: Path, probe: Path, tmp_p
     assert {"torch", "transformers", "neuroscan-farm", "python"} <= set(manifest.versions)
 
 
-def test_waking_a_run_may_change_its_priority_and_nothing_else(model: Path, probe: Path, tmp_path: Path) -> None:
+def test_waking_a_run_may_change_its_priority_and_nothing_else(
+    model: Path, probe: Path, tmp_path: Path
+) -> None:
     run = prepare(paper_plan(model, probe), tmp_path / "run", executor="celery")
     assert run.priority() == 5
     wake(run, priority=9)

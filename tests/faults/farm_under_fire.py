@@ -107,9 +107,8 @@ class FarmUnderFire:
             return False
         if ended is not None and ended.state == "finished":
             return True
-        # Ended otherwise; or the broker was wiped while nobody lived who knew of the run.
-        if ended is not None or not known:
-            self.hands[f"resume ({ended.state if ended else 'forgotten'})"] += 1
+        if ended is not None and not known:
+            self.hands[f"resume ({ended.state})"] += 1
             self.again()
         return False
 
@@ -144,7 +143,11 @@ class FarmUnderFire:
             command += [f"--{field.name.replace('_', '-')}-seconds", str(value)]
         return subprocess.Popen(
             [*command, *options],
-            env={**os.environ, "NEUROSCAN_BROKER_URL": url},
+            env={
+                **os.environ,
+                "NEUROSCAN_BROKER_URL": url,
+                "NEUROSCAN_RUNS_DIR": str(self._run.root.parent),
+            },
             stderr=self._log,
             preexec_fn=dying_with_parent(signal.SIGTERM),
             start_new_session=True,
