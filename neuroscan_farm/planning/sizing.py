@@ -33,7 +33,7 @@ def better_cut(*, seconds: float, evaluations: int, tasks: int, shards: int, slo
         return None
     wanted = math.ceil(whole / WANTED_SECONDS)
     if wanted < shards:  # longer ones, but not so long that some workers wait for the last shards of others
-        wanted = max(wanted, _SHARDS_PER_SLOT * slots)
+        wanted = min(max(wanted, _SHARDS_PER_SLOT * slots), shards)
     wanted = min(wanted, tasks)
     return wanted if wanted * _WORTH_IT <= shards or wanted >= _WORTH_IT * shards else None
 

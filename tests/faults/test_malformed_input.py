@@ -330,10 +330,12 @@ def test_malformed_messages_in_the_queue_end_no_worker_and_no_run(
         sound = message_of(client, broker, ShardOrder(**ORDER | {"model": model}))
         for _, random in seeds("message in the queue"):
             client.lpush(random.choice(lists_of(queue)), malformed_message(sound, random))
-        worker = start_worker()
+        run.set_wanted("paused")  # so that its queue is read, and nothing else is in it
         submit(run, broker)
-        end = wait_for(lambda: broker.ended(run.manifest.run_id), "the end of the run")
+        worker = start_worker()
         wait_for(lambda: not any(map(client.llen, lists_of(queue))), "an empty queue")
+        run.set_wanted("running")
+        end = wait_for(lambda: broker.ended(run.manifest.run_id), "the end of the run")
     assert end is not None
     assert (end.state, end.reason) == ("finished", None)
     assert worker.poll() is None, "the worker lives on"

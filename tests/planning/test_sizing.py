@@ -27,6 +27,7 @@ from neuroscan_farm.planning.sizing import (
         (4_000, 10, 10, 2, None),  # 400 s each, but a shard has one task at least
         (4_000, 30, 10, 2, 30),
         (6, 3000, 190, 2, 6),  # a tiny model: all of it takes some seconds
+        (4, 40, 3, 2, None),  # short ones are never made shorter
         (0, 3000, 190, 2, None),
         (60, 0, 0, 2, None),
     ],
