@@ -70,7 +70,7 @@ def test_a_run_prints_its_summary_and_writes_its_report_and_the_same_command_res
     assert (tmp_path / "r" / "report" / "index.html").is_file()
     again = shell(*command, "--json")
     assert again.returncode == 0, again.stderr
-    assert "resuming: 2 of 2 shards are finished" in again.stderr
+    assert "resuming: 22 of 22 tasks are finished" in again.stderr
     assert json.loads(again.stdout)["tasks_finished"] == 22
     assert pd.read_parquet(tmp_path / "r" / "parts")["task_id"].nunique() == 22
 
