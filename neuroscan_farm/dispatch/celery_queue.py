@@ -284,7 +284,7 @@ def submit(run: RunDirectory, broker: Broker) -> None:
     Submitting a run again is harmless, and takes its workers' refusals back.
 
     Raises:
-        RunError: it is at a place that cannot be told to other machines.
+        RunError: it is at a place that cannot be told to other machines, or the farm has it at another place already.
         StorageError: the disk or the store refused.
         BrokerError: the broker is out of reach.
     """
@@ -293,6 +293,12 @@ def submit(run: RunDirectory, broker: Broker) -> None:
         check_location(run.location)
     except ValueError as error:
         raise RunError(f"{run.location}: {error}; give the run another place with --output") from error
+    known = broker.entry(manifest.run_id)
+    if known is not None and known.location != run.location:
+        raise RunError(
+            f"{run.location}: this farm measures the same run (model, probes and request are equal) at {known.location} "
+            f"already; watch that one: neuroscan-farm watch {known.location}"
+        )
     run.give_to_farm(broker.queue, run.location)
     entry = RunEntry(run.location, manifest.model_fingerprint, manifest.model_name)
     broker.register(manifest.run_id, entry)

@@ -7,6 +7,8 @@ these stores reads it: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_UR
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,6 +20,7 @@ from neuroscan_farm.store.places import Entry
 # A store that is out of reach is an error within seconds: each of the attempts waits as long at most.
 _CONNECT_SECONDS, _REQUEST_SECONDS, _ATTEMPTS = 3, 10, 3
 _READ_AT_ONCE = 1 << 20  # bytes; one request is cheaper than several for pieces
+_MOST_SAID = 300  # characters of what the store said
 _REQUEST_ID = re.compile(r"\s*\(Request ID: [^)]*\)")
 
 
@@ -169,9 +172,12 @@ class ObjectPlace:
 
 def _patient(files: pafs.FileSystem) -> pafs.FileSystem:
     """Return the filesystem with short timeouts, few retries, and one PUT for each file of ordinary size."""
-    if not isinstance(files, pafs.S3FileSystem):
+    if not isinstance(files, pafs.S3FileSystem | pafs.GcsFileSystem):
         return files
     _, (found,) = files.__reduce__()[:2]  # what the URL and the environment say
+    if isinstance(files, pafs.GcsFileSystem):
+        patience = timedelta(seconds=_REQUEST_SECONDS)  # in place of a quarter of an hour
+        return pafs.GcsFileSystem(**{**_said(found), "retry_time_limit": patience})
     return pafs.S3FileSystem(
         region=files.region,
         scheme=found["scheme"],
@@ -184,18 +190,24 @@ def _patient(files: pafs.FileSystem) -> pafs.FileSystem:
     )
 
 
+def _said(found: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in found.items() if value}
+
+
 def _entry(info: pafs.FileInfo) -> Entry:
     return Entry(info.base_name, info.size, info.mtime_ns / 1e9, f"{info.size}-{info.mtime_ns}")
 
 
 def _is_missing(error: OSError) -> bool:
-    return isinstance(error, FileNotFoundError) or "NO_SUCH_KEY" in str(error)
+    # A file that vanished after it was opened is asked for by its pieces, and stores word that in several ways.
+    text = str(error)
+    return isinstance(error, FileNotFoundError) or "NO_SUCH_KEY" in text or "RESOURCE_NOT_FOUND" in text
 
 
 def _refusal(where: str, error: OSError) -> StorageError:
     """Return what a store's refusal means, and the mend."""
     text = _REQUEST_ID.sub("", str(error)).strip()
-    said = text.partition("AWS Error ")[2] or text
+    said = (text.partition("AWS Error ")[2] or text)[:_MOST_SAID]
     if "NO_SUCH_BUCKET" in text:
         return StorageError(f"{where}: there is no such bucket; make it, or choose another place")
     if any(
@@ -205,10 +217,10 @@ def _refusal(where: str, error: OSError) -> StorageError:
             f"{where}: the object store does not let us in ({said}); check AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY, and what they are allowed to do"
         )
-    if "NETWORK_CONNECTION" in text or "REQUEST_TIMEOUT" in text or "curlCode" in text:
+    if any(word in text for word in ("NETWORK_CONNECTION", "REQUEST_TIMEOUT", "curlCode", "UNAVAILABLE")):
         return StorageError(
-            f"{where}: the object store is out of reach ({said}); check the network and AWS_ENDPOINT_URL; "
-            "nothing finished is lost: give the same command again when it is back"
+            f"{where}: the object store is out of reach ({said}); check the network, the credentials and "
+            "AWS_ENDPOINT_URL; nothing finished is lost: give the same command again when it is back"
         )
     if "301" in text or "PermanentRedirect" in text:
         return StorageError(f"{where}: the bucket is in another region ({said}); set AWS_REGION to it")

@@ -22,12 +22,12 @@ from neuroscan_farm.dispatch.celery_queue import (
     start_workers,
     submit,
 )
-from neuroscan_farm.dispatch.farm_records import Presence, Report, Running, Snapshot
+from neuroscan_farm.dispatch.farm_records import Ended, Presence, Report, Running, Snapshot
 from neuroscan_farm.dispatch.redis_server import RedisServer
 from neuroscan_farm.dispatch.wire import model_queue
 from neuroscan_farm.engine.shard import execute_shard
 from neuroscan_farm.engine.warm import WarmModel
-from neuroscan_farm.errors import BrokerError
+from neuroscan_farm.errors import BrokerError, RunError
 from neuroscan_farm.store.run_directory import RunDirectory
 from tests.conftest import MakeRun
 from tests.farm_fixtures import order_of, wait_for
@@ -311,3 +311,20 @@ def test_claims_that_ran_out_while_the_broker_was_away_are_no_deaths(
     assert dispatcher.poll(0) == []
     assert dispatcher.in_flight() == {order.shard_id}
     assert broker.beat(run.manifest.run_id, running(order.shard_id)), "its worker puts the claim back"
+
+
+def test_one_run_at_two_places_is_refused_while_the_farm_has_the_first(
+    make_run: MakeRun, broker: Broker
+) -> None:
+    first, second = make_run("first"), make_run("second")
+    assert first.manifest.run_id == second.manifest.run_id
+    submit(first, broker)
+    submit(first, broker)
+    with pytest.raises(RunError, match="already") as refusal:
+        submit(second, broker)
+    assert first.location in str(refusal.value)
+    assert broker.runs()[first.manifest.run_id].location == first.location
+    assert second.farm() is None
+    broker.unregister(first.manifest.run_id, Ended("finished", None, 0))
+    submit(second, broker)
+    assert broker.runs()[first.manifest.run_id].location == second.location

@@ -272,3 +272,23 @@ def test_a_place_in_a_store_has_no_folder_on_a_disk(bucket: str, tmp_path: Path)
     assert open_place(tmp_path).root == tmp_path
     with pytest.raises(RunError):
         open_place("nonsense://x/y")
+
+
+@pytest.mark.parametrize("megabytes", [0.1, 3])
+def test_a_file_that_goes_while_it_is_read_is_gone_and_no_failure_of_the_store(
+    location: str, megabytes: float
+) -> None:
+    place = open_place(location)
+    place.write("part", b"x" * int(megabytes * 1e6))
+    with place.open_file("part") as file:
+        place.remove("part")
+        if location.startswith("s3:") and megabytes > 1:  # opened, and not read yet
+            with pytest.raises(OSError, match="GetObject") as error:
+                file.read()
+            assert object_store._is_missing(error.value)
+        else:
+            assert len(file.read()) == int(megabytes * 1e6)
+    with pytest.raises(FileNotFoundError):
+        place.open_file("part")
+    with pytest.raises(FileNotFoundError):
+        place.read("part")
