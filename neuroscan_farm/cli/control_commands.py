@@ -24,7 +24,6 @@ from neuroscan_farm.cli.run_commands import (
 )
 from neuroscan_farm.coordinator.overview import find_run, is_driven, look_at
 from neuroscan_farm.coordinator.prepare import forget_failures, wake
-from neuroscan_farm.errors import RequestError
 from neuroscan_farm.settings import load_settings
 from neuroscan_farm.store.run_directory import RunDirectory
 
@@ -92,9 +91,7 @@ def retry(
 ) -> None:
     """Try the failed tasks of a run again, after their cause was mended; every other row stays as it is."""
     if not failed:
-        raise RequestError(
-            "retry: say what to try again; accepted is --failed, the tasks whose rows are not ok"
-        )
+        raise typer.BadParameter("say what to try again; accepted is --failed, the tasks whose rows are not ok")
     directory = find_run(run, load_settings().runs_dir)
     directory.check_versions()
     many = forget_failures(directory)
