@@ -53,7 +53,10 @@ class Tending:
     def child_pids(self) -> list[int]:
         """The processes of the pool, now."""
         pool = self._worker.pool
-        return list(pool.info["processes"]) if pool is not None else []
+        try:
+            return list(pool.info["processes"]) if pool is not None else []
+        except AttributeError:  # Celery's pool is not up yet, or down already
+            return []
 
     def _begin(self) -> None:
         """Once: what an earlier worker of this name refused, or was asked to do, is not this one's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -56,6 +57,22 @@ def test_a_service_is_asked_to_leave_in_the_workers_way(path: Path) -> None:
     assert int(service["TimeoutStopSec"][0]) >= GRACE + 10
     assert service["Restart"] == ["on-failure"], "a drained worker ends with 0 and stays away"
     assert read_unit(path)["Unit"]["StartLimitIntervalSec"] == ["0"]
+
+
+@pytest.mark.parametrize("path", SERVICES, ids=lambda path: path.name)
+def test_a_service_with_a_wrong_setting_is_not_started_again_and_again(path: Path) -> None:
+    service = read_unit(path)["Service"]
+    _, *command = service["ExecStart"][0].split()
+    for setting, value in (("NEUROSCAN_LOG_FORMAT", "xml"), ("NEUROSCAN_ROOTS", "relative")):
+        done = subprocess.run(
+            [sys.executable, "-m", "neuroscan_farm", *command, "--broker", "redis://127.0.0.1:1/0"],
+            env={**os.environ, setting: value},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert str(done.returncode) in service["RestartPreventExitStatus"][0].split(), done.stderr
 
 
 @pytest.mark.parametrize("path", SERVICES, ids=lambda path: path.name)

@@ -37,7 +37,7 @@ KEYS = {
         "SuccessExitStatus": r"\d+",
         "Restart": r"on-failure",
         "RestartSec": _SECONDS,
-        "RestartPreventExitStatus": r"\d+",
+        "RestartPreventExitStatus": r"\d+( \d+)*",
         "CacheDirectory": r"\S+",
         "CacheDirectoryMode": r"0[0-7]{3}",
         "ProtectSystem": r"strict",
