@@ -2,7 +2,8 @@
 
 Every command is timed as a process of its own, start of the interpreter included, on a real Redis with a coordinator and
 no worker. The model is tiny and nothing is measured; before `resume` half of the tasks get made-up rows, in as many
-parts as they would have, joined now and then as a coordinator does. Then fifty runs of two thousand tasks each are submitted to the same farm.
+parts as they would have, joined now and then as a coordinator does. Then fifty runs of two thousand tasks each are
+submitted to the same farm.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import pytest
 
 from neuroscan_farm.dispatch.broker import Broker
 from neuroscan_farm.dispatch.celery_queue import start_workers
-from neuroscan_farm.dispatch.farm_records import RunEntry, Running, Timings
+from neuroscan_farm.dispatch.farm_records import Ended, RunEntry, Running, Timings
 from neuroscan_farm.dispatch.redis_server import RedisServer
 from neuroscan_farm.dispatch.wire import ShardOrder
 from neuroscan_farm.store.run_directory import RunDirectory
@@ -78,6 +78,22 @@ def long_probe(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def long_run(make_run: Callable[..., RunDirectory], long_probe: Path) -> RunDirectory:
+    """A farm's run of three shards of seven tasks in all, each task long enough to be hit."""
+    return make_run("long", executor="celery", **long_request(long_probe))
+
+
+def long_request(probe: Path) -> dict[str, Any]:
+    """What the long run asks for."""
+    return {
+        "probes": [str(probe)],
+        "parameters": {"max_block": 1},
+        "engine": {"batch_size": 4, "lane": "general"},
+        "shard_size": 3,
+    }
+
+
 def wait_for(look: Callable[[], _T], what: str, *, seconds: float = 120.0) -> _T:
     """Return the first true answer of `look`."""
     deadline = time.monotonic() + seconds
@@ -120,6 +136,13 @@ def at_work(broker: Broker, run: RunDirectory, worker: str | None = None) -> Run
     record = wait_for(look, "a worker in the middle of a shard")
     assert record is not None
     return record
+
+
+def ended(broker: Broker, run: RunDirectory) -> Ended:
+    """Wait until a run has left the farm, and return how it ended."""
+    result = wait_for(lambda: broker.ended(run.manifest.run_id), "the end of the run")
+    assert result is not None
+    return result
 
 
 def lasting(run: RunDirectory) -> pd.DataFrame:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from neuroscan_farm.dispatch.broker import Broker
@@ -54,10 +53,6 @@ class WorkerConfig:
     def broker(self) -> Broker:
         """A broker of this worker's farm."""
         return Broker(self.broker_url, queue=self.queue, timings=self.timings)
-
-    def cache_path(self) -> Path:
-        """Where boundaries are kept on this machine."""
-        return Path(self.cache_dir)
 
     def device_text(self) -> str:
         """The devices in words, for `status`."""

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def unfinished_runs(runs_dir: str, queue: str) -> dict[str, RunEntry]:
-    """The runs below a folder or URL that were given to this farm and are neither finished nor cancelled.
+    """The runs below a folder or URL that were given to this farm and are neither finished, cancelled nor refused.
 
     A broker that was wiped while nobody lived has forgotten them; their directories have not.
     """
@@ -27,9 +27,10 @@ def unfinished_runs(runs_dir: str, queue: str) -> dict[str, RunEntry]:
     try:
         for run in runs_in(runs_dir):
             farm, manifest = run.farm(), run.manifest
-            if farm is None or farm[0] != queue or run.executor() != "celery" or run.wanted() == "cancelled":
+            if farm is None or farm[0] != queue:
                 continue
-            if look_at(run).state != "finished":
+            overview = look_at(run)
+            if overview.executor == "celery" and overview.state not in {"finished", "cancelled", "refused"}:
                 found[manifest.run_id] = RunEntry(farm[1], manifest.model_fingerprint, manifest.model_name)
     except NeuroscanError as error:
         log.warning("runs that the broker may have forgotten are not looked for: %s", error)

@@ -71,18 +71,20 @@ class HungWatch:
             before, since = self._marks.get(item, (seen, self._clock()))
             if seen != before:
                 since = self._clock()
-            if self._clock() - since > item.order.limit_seconds:
-                self._kill(item)
+            # Whoever has lost its claim is not loading for this order any more.
+            limit = item.order.limit_seconds if record is None else item.order.limit_at(record.task_id)
+            if self._clock() - since > limit:
+                self._kill(item, limit)
             else:
                 marks[item] = seen, since
         self._marks = marks
 
-    def _kill(self, item: InHand) -> None:
-        why = f"hung: no progress for {item.order.limit_seconds:g} s"
+    def _kill(self, item: InHand, limit: float) -> None:
+        why = f"hung: no progress for {limit:g} s"
         log.warning(
             "worker %s: its child %d in shard %s is killed: %s",
             self._name,
-            *item[1:],
+            item.pid,
             item.order.shard_id,
             why,
         )

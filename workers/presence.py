@@ -37,6 +37,7 @@ class PresenceThread:
     ) -> None:
         self._broker = broker
         self._presence = presence
+        self._state = presence.state  # set from elsewhere, a signal handler too; shown with the next beat
         self._describe = describe
         self._chores = chores
         self.child_deaths = 0  # so far
@@ -55,8 +56,8 @@ class PresenceThread:
 
     def say(self, state: str) -> None:
         """Say that this worker is "ready", or takes no more orders: "draining", "leaving"."""
-        if self._presence.state != "leaving":
-            self._presence = replace(self._presence, state=state)
+        if self._state != "leaving":
+            self._state = state
 
     def stop(self) -> None:
         """Say that this worker is gone."""
@@ -72,10 +73,10 @@ class PresenceThread:
         reachable = True
         while True:
             try:
-                self._presence = self._describe(self._presence)
+                self._presence = replace(self._describe(self._presence), state=self._state)
                 self._broker.show_presence(self._presence)
                 self.said_at = time.monotonic()
-                if self._presence.state != "leaving":  # a worker that leaves may kill its child itself
+                if self._state != "leaving":  # a worker that leaves may kill its child itself
                     self.child_deaths += bury_dead_children(self._broker, self._presence)
                     for chore in self._chores:
                         chore()

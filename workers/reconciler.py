@@ -2,7 +2,8 @@
 
 A thread in each worker's main process, and the whole of the `coordinator` process: the farm needs no coordinator of its
 own while one worker lives. A lease on the broker lets one of them act for a run at a time, which saves work; were two to
-act, shards would be sent twice and dropped once. The broker is looked at once for all runs.
+act, shards would be sent twice and dropped once. Who holds leases looks at the broker once for all their runs, and opens
+them; the others open and read nothing.
 """
 
 from __future__ import annotations
@@ -81,13 +82,19 @@ class Reconciler:
         Raises:
             BrokerError: the broker is out of reach.
         """
-        self._seen = self._restored(self._broker.snapshot())
-        self._known = dict(self._seen.runs)
+        self._known = dict(self._registered())
         for known in (self._drivers, self._entries, self._complaints, self._left_until):
             for run_id in set(known) - set(self._known):
                 del known[run_id]
-        for run_id, entry in self._known.items():
-            if self._left_until.get(run_id, 0.0) > time.monotonic():
+        ours = [run_id for run_id in self._known if self._is_ours(run_id)]
+        if not ours:
+            return  # most reconcilers of a farm: the orders, which are many, are read by those who hold leases
+        began = time.monotonic()
+        self._seen = self._broker.snapshot(ours)
+        for run_id in ours:
+            entry = self._known[run_id]
+            # A store that is slow makes a pass longer than a lease.
+            if time.monotonic() - began > self._broker.timings.lease_ttl / 2 and not self._is_ours(run_id):
                 continue
             try:
                 with log_context(run=run_id):
@@ -107,11 +114,8 @@ class Reconciler:
         driver = self._drivers.get(run_id)
         if driver is not None and self._entries.get(run_id) != entry:
             driver = None  # it was submitted again, from where it is called otherwise
-        run = driver.run if driver else self._open(run_id, entry)
-        if not self._broker.take_lease(run_id, self._holder):
-            self._drivers.pop(run_id, None)  # what it knew of the run grows old
-            return
         if driver is None:
+            run = self._open(run_id, entry)
             dispatcher = CeleryDispatcher(run, self._broker, self._app, look=self._look)
             driver = Driver(run, dispatcher, location=entry.location)
             self._drivers[run_id], self._entries[run_id] = driver, entry
@@ -119,6 +123,15 @@ class Reconciler:
         if end is not None:
             exit_code = driver.refusal.exit_code if driver.refusal else int(end.state != "finished")
             self._end(run_id, Ended(end.state, end.reason, exit_code))
+
+    def _is_ours(self, run_id: str) -> bool:
+        """Take or keep the lease of a run, unless it was left to others."""
+        if self._left_until.get(run_id, 0.0) > time.monotonic():
+            return False
+        if self._broker.take_lease(run_id, self._holder):
+            return True
+        self._drivers.pop(run_id, None)  # what it knew of the run grows old
+        return False
 
     def _end(self, run_id: str, ended: Ended) -> None:
         log.info("run %s: %s%s", run_id, ended.state, f": {ended.reason}" if ended.reason else "")
@@ -141,20 +154,20 @@ class Reconciler:
         self._broker.end_lease(run_id, self._holder)
         self._left_until[run_id] = time.monotonic() + self._broker.timings.lease_ttl
 
-    def _restored(self, seen: Snapshot) -> Snapshot:
-        """Put the registry back that a wiped broker forgot."""
-        before, self._epoch = self._epoch, seen.epoch
-        if before == seen.epoch:
-            return seen
+    def _registered(self) -> Mapping[str, RunEntry]:
+        """The registry; what a wiped broker forgot of it is put back first."""
+        epoch, runs = self._broker.epoch(), self._broker.runs()
+        before, self._epoch = self._epoch, epoch
+        if before == epoch:
+            return runs
         if before is not None:
             log.warning("the broker was wiped; what is known of its runs is put back")
         forgotten = {**self._unfinished(), **self._known}
-        if not (missing := forgotten.keys() - seen.runs.keys()):
-            return seen
-        for run_id in missing:
+        missing = {run_id: entry for run_id, entry in forgotten.items() if run_id not in runs}
+        for run_id, entry in missing.items():
             log.warning("run %s: registered anew", run_id)
-            self._broker.register(run_id, forgotten[run_id])
-        return self._broker.snapshot()
+            self._broker.register(run_id, entry)
+        return {**runs, **missing}
 
     def run(self) -> None:
         """Reconcile until `stop`; a broker that is away is waited for."""

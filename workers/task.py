@@ -25,6 +25,7 @@ from neuroscan_farm.dispatch.places_here import PlacesHere
 from neuroscan_farm.dispatch.wire import ShardOrder
 from neuroscan_farm.errors import BrokerError, CancelledRun, NeuroscanError, RunError, StorageError
 from neuroscan_farm.logs import log_context, without_secrets
+from neuroscan_farm.store.last_run import LastRun
 from neuroscan_farm.store.run_directory import RunDirectory
 from workers.claims import Claim, ShardLeft
 from workers.config import WorkerConfig
@@ -90,6 +91,7 @@ class ShardWorker:
         self._hand_on = hand_on
         self._tally = tally
         self._leaving = False
+        self._last_run = LastRun()
 
     def leave(self, *_: object) -> None:
         """Hand the present shard back at its next task."""
@@ -160,7 +162,7 @@ class ShardWorker:
             self._tally.add(**amounts)
 
     def _open_run(self, order: ShardOrder) -> RunDirectory:
-        run = RunDirectory.open(self._places.run_location(order.location))
+        run = self._last_run.open(self._places.run_location(order.location))
         manifest = run.manifest
         if (manifest.run_id, manifest.model_fingerprint) != (order.run_id, order.model):
             raise RunError(

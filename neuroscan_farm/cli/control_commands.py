@@ -22,8 +22,10 @@ from neuroscan_farm.cli.run_commands import (
     farm_at,
     hand_over,
 )
-from neuroscan_farm.coordinator.overview import find_run, is_driven, look_at
+from neuroscan_farm.coordinator.overview import find_run, look_at
 from neuroscan_farm.coordinator.prepare import forget_failures, wake
+from neuroscan_farm.coordinator.run_lock import is_driven
+from neuroscan_farm.errors import BrokerError, RunError
 from neuroscan_farm.settings import load_settings
 from neuroscan_farm.store.run_directory import RunDirectory
 
@@ -34,9 +36,18 @@ def register(app: typer.Typer) -> None:
         app.command(command.__name__)(command)
 
 
-def cancel(run: RunArgument) -> None:
-    """Cancel a run: its workers stop between two tasks; what is finished stays, and `resume` goes on."""
-    directory = _unfinished(run)
+def cancel(run: RunArgument, broker: BrokerOption = None) -> None:
+    """Cancel a run: its workers stop between two tasks; what is finished stays, and `resume` goes on.
+
+    A run whose directory is not to be found here is taken out of the farm's care by its whole id.
+    """
+    try:
+        directory = _unfinished(run)
+    except RunError:
+        if not _taken_out(run, broker):
+            raise
+        note(f"run {run} is not to be found here; it is in the farm's care no more")
+        return
     if directory is not None:
         directory.set_wanted("cancelled")
         overview = look_at(directory)
@@ -107,6 +118,21 @@ def compact(run: RunArgument) -> None:
     directory = find_run(run, load_settings().runs_dir)
     joined = directory.parts.compact()
     note(f"{joined} part files joined" if joined else "nothing to join")
+
+
+def _taken_out(run_id: str, broker: str | None) -> bool:
+    """Take a run out of the farm's care; False where the farm does not know it, or cannot be asked."""
+    from neuroscan_farm.dispatch.farm_records import Ended
+
+    try:
+        farm = farm_at(broker, load_settings())
+        if farm.entry(run_id) is None:
+            return False
+        farm.unregister(run_id, Ended("cancelled", None, 1))
+        farm.close()
+    except BrokerError:
+        return False
+    return True
 
 
 def _unfinished(run: str) -> RunDirectory | None:

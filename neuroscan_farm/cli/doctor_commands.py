@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from dataclasses import asdict
 
 import typer
 
 from neuroscan_farm.cli.checks import Check, exit_code_of, fail
-from neuroscan_farm.cli.run_commands import BrokerOption, JsonOption
+from neuroscan_farm.cli.run_commands import BrokerOption, JsonOption, duration
 from neuroscan_farm.dispatch.farm_records import Presence
 from neuroscan_farm.errors import RequestError
 from neuroscan_farm.settings import Settings, load_settings
@@ -95,16 +94,10 @@ def _row(worker: Presence) -> tuple[str, ...]:
         worker.host,
         worker.device,
         worker.state,
-        "-" if worker.since is None else _duration(time.time() - worker.since),
+        # By the worker's own clock, which began to count.
+        "-" if worker.since is None else duration(worker.clock + worker.heartbeat_age - worker.since),
         f"{worker.heartbeat_age:.0f} s",
         "-" if worker.memory_mb is None else f"{worker.memory_mb:,} MB",
         worker.model or "-",
         doing,
     )
-
-
-def _duration(seconds: float) -> str:
-    seconds = max(seconds, 0.0)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -91,7 +91,9 @@ def _memory(health: BrokerHealth) -> Check:
     found = f"{size(health.memory_used)} used of {size(health.memory_most)}"
     if health.memory_used > _FULL * health.memory_most:
         return warn(
-            "broker memory", found, "raise maxmemory; the farm's own keys are a few megabytes for each run"
+            "broker memory",
+            found,
+            "raise maxmemory; the farm's own keys take less than a megabyte for each run",
         )
     return ok("broker memory", found)
 

@@ -12,8 +12,9 @@ from filelock import Timeout
 from neuroscan_farm.cli.memory import megabytes_of, memory_of, shared_out
 from neuroscan_farm.cli.options import takes_request
 from neuroscan_farm.cli.progress import RunProgress, note
-from neuroscan_farm.coordinator.overview import lock_of, look_at, runs_in
+from neuroscan_farm.coordinator.overview import look_at, runs_in
 from neuroscan_farm.coordinator.prepare import Plan, make_plan, prepare, wake
+from neuroscan_farm.coordinator.run_lock import lock_of
 from neuroscan_farm.dispatch.devices import DeviceSet, available_cores, device_sets
 from neuroscan_farm.domain.requests import AnalysisRequest
 from neuroscan_farm.errors import CancelledRun, NeuroscanError, RunError
@@ -142,7 +143,7 @@ def plan(
     if cost.seconds is None:
         seconds = "unknown until one shard of this model and device was timed"
     else:
-        seconds = f"about {_duration(cost.seconds)} of one worker like the one that was timed"
+        seconds = f"about {duration(cost.seconds)} of one worker like the one that was timed"
     print(f"run                {made.run_id}")
     print(f"directory          {root}")
     print(f"model              {made.facts.name} ({made.facts.model_type}, {made.facts.depth} layers)")
@@ -280,7 +281,9 @@ def device_sets_of(
     )
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time in words, in the unit that suits it; what is less than none is none."""
+    seconds = max(seconds, 0.0)
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:

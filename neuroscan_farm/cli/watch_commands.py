@@ -186,7 +186,7 @@ class _Seen:
 
 def _look(run: RunDirectory, broker_url: str | None) -> _Seen:
     overview = look_at(run)
-    if run.executor() != "celery" or overview.state in {"finished", "running"}:
+    if overview.executor != "celery" or overview.state in {"finished", "running"}:
         return _Seen(overview, None, [])
     from neuroscan_farm.dispatch.broker import Broker
     from neuroscan_farm.dispatch.broker_url import redacted
@@ -197,7 +197,7 @@ def _look(run: RunDirectory, broker_url: str | None) -> _Seen:
         farm = Broker(url, queue=settings.queue)
         workers = farm.workers()
         busy = [asdict(worker) for worker in workers if worker.run_id == overview.run_id]
-        registered = overview.run_id in farm.runs()
+        registered, ended = farm.entry(overview.run_id) is not None, farm.ended(overview.run_id)
         farm.close()
     except BrokerError:
         return _Seen(
@@ -206,7 +206,10 @@ def _look(run: RunDirectory, broker_url: str | None) -> _Seen:
     if overview.state == "queued":
         state = "running" if busy else "queued" if registered else "stopped"
         overview = replace(overview, state=state)
-    return _Seen(overview, f"workers: {len(workers)}, on this run: {len(busy)}", busy)
+    said = f"workers: {len(workers)}, on this run: {len(busy)}"
+    if ended is not None and ended.state == "error":  # the directory knows nothing of it
+        said += f"; the run ended by an error of ours: {(ended.reason or 'unknown').strip().splitlines()[-1]}"
+    return _Seen(overview, said, busy)
 
 
 def _lines(look: _Seen) -> list[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
@@ -28,10 +29,12 @@ from neuroscan_farm.planning import sizing
 from neuroscan_farm.planning.packing import pack, recut
 from neuroscan_farm.statistics.effects import mean_effects
 from neuroscan_farm.store.attempts import Attempt, deaths_while_loading, refusal_of
+from neuroscan_farm.store.control import Control
 from neuroscan_farm.store.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
 
+_SECONDS_BETWEEN_JOININGS = 60.0  # after one that failed: all loose parts are read for it
 _SAME_RATE = 1.5  # the measured rate wavers; a cut is made anew when it has changed by more than this
 
 
@@ -53,6 +56,8 @@ class Driver:
         self.paused = False  # nothing is sent, because the user wants a pause
         self.notices: list[str] = run.parts.set_bad_aside()
         self._location = location or run.location
+        self._control = Control()  # what is wanted, as last seen
+        self._joining_failed_at = -_SECONDS_BETWEEN_JOININGS  # by time.monotonic
         self._cut_for: float | None = None  # the rate that the present cut was made for
         self._seen = Outlook(run, samples=sum(run.manifest.n_samples.values()))
         self._seen.refresh()
@@ -103,23 +108,26 @@ class Driver:
         seen, in_flight = self._seen, self.dispatcher.in_flight()
         seen.refresh()
         attempts = self.run.attempts.all()
-        room, wanted = self.dispatcher.room(), self.run.wanted()
-        self.paused = wanted == "paused"
+        room, self._control = self.dispatcher.room(), self.run.control()
+        self.paused = self._control.wanted == "paused"
         return View(
             shards=seen.order,
             finished=seen.finished,
             in_flight=in_flight,
             room=room,
-            plan_complete=self.run.plan_complete(),
-            wanted=wanted,
+            plan_complete=seen.plan_complete,
+            wanted=self._control.wanted,
             refusal=self.refusal.error if self.refusal is not None else refusal_of(attempts),
             # Deaths before the last commit say nothing of loading: it worked after them.
             deaths_while_loading=deaths_while_loading(attempts, since=seen.grew),
             begun=seen.begun,
             deaths=seen.deaths_among_several(attempts),
             better_cut=self._better_cut(in_flight, slots=room + len(in_flight)),
-            loose_parts=seen.progress.loose,
+            loose_parts=seen.progress.loose if self._may_join() else 0,
         )
+
+    def _may_join(self) -> bool:
+        return time.monotonic() - self._joining_failed_at >= _SECONDS_BETWEEN_JOININGS
 
     def _better_cut(self, in_flight: frozenset[str], *, slots: int) -> int | None:
         seconds = self._seen.seconds_per_evaluation
@@ -143,7 +151,7 @@ class Driver:
             shard_id=shard_id,
             attempt=self.run.attempts.next_number(shard_id),
             model=self.run.manifest.model_fingerprint,
-            priority=self.run.priority(),
+            priority=self._control.priority,
             limit_seconds=sizing.limit_seconds(
                 self._seen.seconds_per_evaluation, self._seen.evaluations([shard_id])
             ),
@@ -198,16 +206,15 @@ class Driver:
             if shard.shard_id in gone
             and (tasks := [task for task in shard.tasks if task.task_id not in covered])
         ]
-        self.run.write_plan([*kept, *done, *pieces], complete=self.run.plan_complete())
+        self.run.write_plan([*kept, *done, *pieces], complete=self._seen.plan_complete)
         self._seen.refresh()
 
     def _compact(self) -> None:
         try:
             joined = self.run.parts.compact()
-        except (
-            StorageError
-        ) as error:  # a full disk; the loose parts are there, and nothing rests on joining them
+        except StorageError as error:  # a full disk; nothing rests on joining the parts, which are there
             log.warning("run %s: parts are not joined: %s", self.run.manifest.run_id, error)
+            self._joining_failed_at = time.monotonic()
             return
         log.info("run %s: %d parts joined", self.run.manifest.run_id, joined)
 

@@ -25,6 +25,7 @@ class Outlook:
         self.seconds_per_evaluation: float | None = None
         self.tasks = 0
         self.tasks_missing = 0
+        self.plan_complete = False  # whether no further stage follows these shards
         self.progress: Progress
         # When tasks were last seen to be done: by this machine's clock, which deaths are recorded by too; the
         # store's clock is only trusted for what was done before this process looked.
@@ -44,6 +45,7 @@ class Outlook:
         if stamp == self._stamp and progress.done is self._done:
             return
         if stamp != self._stamp:
+            self.plan_complete = self._run.plan_complete()  # first: only the last plan is complete
             self.shards = self._run.shards()
             self.order = tuple(shard.shard_id for shard in self.shards)
             self._sizes = {shard.shard_id: len(shard.tasks) for shard in self.shards}

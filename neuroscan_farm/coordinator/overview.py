@@ -7,15 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from neuroscan_farm.coordinator.decide import cannot_load
-from neuroscan_farm.coordinator.run_lock import is_driven, lock_of
+from neuroscan_farm.coordinator.run_lock import is_driven
 from neuroscan_farm.errors import NeuroscanError, RunError
 from neuroscan_farm.planning.rate import measured_rate
 from neuroscan_farm.store.attempts import deaths_while_loading, refusal_of
+from neuroscan_farm.store.control import Control
 from neuroscan_farm.store.part_file import ShardTiming
 from neuroscan_farm.store.places import inside, is_url, open_place
 from neuroscan_farm.store.run_directory import RunDirectory
-
-__all__ = ["Overview", "find_run", "is_driven", "lock_of", "look_at", "runs_in"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +72,8 @@ def look_at(run: RunDirectory) -> Overview:
     # Deaths before the last commit say nothing of loading: it worked after them.
     deaths = deaths_while_loading(attempts, since=progress.last_commit)
     refusal = refusal_of(attempts) or cannot_load(deaths)
-    plan_complete = run.plan_complete()
-    state = _state(run, finished=not left and plan_complete, refusal=refusal)
+    plan_complete, control = run.plan_complete(), run.control()
+    state = _state(run, control, finished=not left and plan_complete, refusal=refusal)
     rate = measured_rate(progress.timings)
     eta = None
     if rate is not None and state != "finished":
@@ -99,8 +98,8 @@ def look_at(run: RunDirectory) -> Overview:
         outcomes=dict(progress.outcomes),
         tasks_per_minute=None if rate is None else rate.tasks_per_second * 60,
         eta_seconds=eta,
-        priority=run.priority(),
-        executor=run.executor(),
+        priority=control.priority,
+        executor=control.executor,
         evaluations=evaluations,
         evaluations_left=evaluations_left,
         evaluations_per_second=None if rate is None else rate.evaluations_per_second,
@@ -110,19 +109,18 @@ def look_at(run: RunDirectory) -> Overview:
     )
 
 
-def _state(run: RunDirectory, *, finished: bool, refusal: str | None) -> str:
+def _state(run: RunDirectory, control: Control, *, finished: bool, refusal: str | None) -> str:
     if finished:
         return "finished"
-    wanted = run.wanted()
-    if wanted == "cancelled":
+    if control.wanted == "cancelled":
         return "cancelled"
     if refusal is not None:
         return "refused"
-    if wanted == "paused":
+    if control.wanted == "paused":
         return "paused"
     if is_driven(run.location):
         return "running"
-    return "queued" if run.executor() == "celery" else "stopped"
+    return "queued" if control.executor == "celery" else "stopped"
 
 
 def find_run(name: str, runs_dir: str | Path) -> RunDirectory:

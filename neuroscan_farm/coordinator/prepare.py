@@ -132,8 +132,9 @@ def wake(run: RunDirectory, *, executor: str | None = None, priority: int | None
     for notice in run.parts.set_bad_aside(thorough=True):
         log.warning("run %s: %s", run.manifest.run_id, notice)
     run.attempts.settle()
-    changed = executor not in (None, run.executor()) or priority not in (None, run.priority())
-    if changed or run.wanted() != "running":
+    before = run.control()
+    changed = executor not in (None, before.executor) or priority not in (None, before.priority)
+    if changed or before.wanted != "running":
         run.set_wanted("running", executor=executor, priority=priority)
 
 

@@ -76,15 +76,6 @@ class Claims(BrokerConnection):
         return read_all(Running, self._redis.hvals(self._key("running", run_id)))
 
     @reaching
-    def claimed(self, run_id: str, running: Iterable[Running]) -> set[str]:
-        """The shards among `running` whose claim holds."""
-        records = list(running)
-        if not records:
-            return set()
-        tokens = self._redis.mget([self._key("claim", run_id, record.shard_id) for record in records])
-        return {record.shard_id for record, token in zip(records, tokens, strict=True) if token is not None}
-
-    @reaching
     def bury(
         self, run_id: str, running: Running, *, witnessed: bool = False, error: str | None = None
     ) -> bool:

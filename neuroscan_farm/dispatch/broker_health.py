@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+import redis
+
 from neuroscan_farm.dispatch.broker_connection import BrokerConnection, reaching
 
 _PINGS = 7
@@ -72,16 +74,12 @@ class BrokerExamination(BrokerConnection):
         )
 
     def _snapshots(self) -> bool:
-        import redis
-
         try:
             return bool(self._redis.config_get("save").get("save"))
         except redis.ResponseError:  # a managed broker does not say
             return False
 
     def _write_error(self) -> str | None:
-        import redis
-
         try:
             self._redis.set(self._key("doctor", uuid.uuid4().hex), "", px=1000)
         except redis.ResponseError as error:  # out of memory, a replica, a disk that is full

@@ -39,7 +39,7 @@ class _Child:
     order: ShardOrder | None = None
     task_id: str | None = None
     heard: float = 0.0  # when it last said something, or was given its order, by time.monotonic
-    hung: bool = False  # it was killed because it said nothing for too long
+    hung: float | None = None  # it was killed because it said nothing for so many seconds
 
 
 class LocalExecutor:
@@ -84,7 +84,7 @@ class LocalExecutor:
         return frozenset(child.order.shard_id for child in self._children if child.order is not None)
 
     def process_ids(self) -> dict[str, int | None]:
-        """The children's process ids by name, for `status` and for tests that kill them."""
+        """The children's process ids by name, for tests that kill them."""
         return {child.name: child.process.pid for child in self._children}
 
     def send(self, order: ShardOrder) -> None:
@@ -140,8 +140,11 @@ class LocalExecutor:
         """Kill the children that said nothing for longer than their orders allow; their pipes end, and tell of it."""
         now = time.monotonic()
         for child in self._children:
-            if child.order is not None and not child.hung and now - child.heard > child.order.limit_seconds:
-                child.hung = True
+            if child.order is None or child.hung is not None:
+                continue
+            limit = child.order.limit_at(child.task_id)
+            if now - child.heard > limit:
+                child.hung = limit
                 child.process.kill()
 
     def _drain(self, child: _Child, events: list[Event]) -> bool:
@@ -182,8 +185,8 @@ class LocalExecutor:
         child.process.join()
         code = child.process.exitcode
         if child.order is not None:
-            if child.hung:
-                error = f"hung: no progress for {child.order.limit_seconds:g} s"
+            if child.hung is not None:
+                error = f"hung: no progress for {child.hung:g} s"
             elif code is not None and code < 0:
                 error = f"killed by signal {-code}"
             else:

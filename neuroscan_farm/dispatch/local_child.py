@@ -16,7 +16,7 @@ from neuroscan_farm.dispatch.places_here import PlacesHere
 from neuroscan_farm.dispatch.wire import ShardOrder
 from neuroscan_farm.errors import CancelledRun, NeuroscanError
 from neuroscan_farm.logs import LogFormat, log_bugs, log_context, log_ids, set_up_logs
-from neuroscan_farm.store.run_directory import RunDirectory
+from neuroscan_farm.store.last_run import LastRun
 
 if TYPE_CHECKING:
     from neuroscan_farm.engine.warm import WarmModel
@@ -88,6 +88,7 @@ class _Worker:
         self._settings = settings
         self._warm: WarmModel | None = None
         self._leaving = False
+        self._last_run = LastRun()
 
     def carry_out(self, order: ShardOrder) -> tuple[str, ...]:
         """Carry out one order and return what to say of it."""
@@ -119,7 +120,7 @@ class _Worker:
                 on_progress=self._progress,
             )
         execute_shard(
-            RunDirectory.open(order.location),
+            self._last_run.open(order.location),
             order.shard_id,
             order.attempt,
             worker=self._settings.name,

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 WIRE_VERSION = 2
+# Weights come from a slow disk or the hub in one step, of which nobody hears.
+LEAST_LOADING_LIMIT_SECONDS = 1800.0
 
 _MODEL = re.compile(r"[A-Za-z0-9._-]{12,128}")
 _QUEUE_CHARACTERS = 12  # of a model's fingerprint, enough to tell the models of a farm apart
@@ -63,3 +65,9 @@ class ShardOrder(BaseModel):
     model: str = Field(pattern=r"^[A-Za-z0-9._-]{12,128}$")  # the fingerprint, as in the manifest
     priority: int = Field(5, ge=0, le=9)  # 9 goes first
     limit_seconds: float = Field(gt=0, le=10**7, allow_inf_nan=False)  # no progress for so long is hung
+
+    def limit_at(self, task_id: str | None) -> float:
+        """After how many seconds without progress its worker is hung; None is before the first task."""
+        if task_id is None:
+            return max(self.limit_seconds, LEAST_LOADING_LIMIT_SECONDS)
+        return self.limit_seconds

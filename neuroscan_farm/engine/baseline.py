@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from neuroscan_farm.domain.identity import content_digest
@@ -25,6 +25,7 @@ class Baseline:
         cache: BoundaryCache,
         key: Mapping[str, Any],
         most_tokens: int | None,
+        on_layer: Callable[[], None] = lambda: None,
     ) -> None:
         """Bind the baseline to a model.
 
@@ -35,6 +36,7 @@ class Baseline:
             cache: the machine's cache.
             key: everything but the prompts that the numbers depend on.
             most_tokens: what memory is known to be enough for in one call of a layer; None is no bound.
+            on_layer: called after each layer, so that slow is not taken for hung.
         """
         self._lane = lane
         self._depth = depth
@@ -42,6 +44,7 @@ class Baseline:
         self._cache = cache
         self._key = dict(key)
         self._most_tokens = most_tokens
+        self._on_layer = on_layer
 
     def boundaries(self, batches: Sequence[Inputs]) -> list[Boundaries]:
         """Return the boundaries of each batch, from the machine's cache or by running what is missing.
@@ -82,5 +85,6 @@ class Baseline:
                         self._lane, missing[key], k, units[key], most_tokens=self._most_tokens
                     )
                     writers[key].append(units[key])
+                self._on_layer()
         found.update({key: writer.boundaries for key, writer in writers.items()})
         return [boundaries for key in keys if (boundaries := found[key]) is not None]

@@ -61,6 +61,7 @@ class Executor:
         cache: BoundaryCache,
         lane: Lane | None = None,
         calibrations: Path | None = None,
+        on_progress: Callable[[], None] = lambda: None,
     ) -> None:
         """Bind a lane to a model.
 
@@ -71,6 +72,7 @@ class Executor:
             cache: the machine's cache of boundaries.
             lane: how one layer is run; None is the general lane.
             calibrations: where the machine keeps its calibrations; None measures them anew.
+            on_progress: called after each layer of the baseline, which belongs to no task.
         """
         self.loaded = loaded
         self.anatomy = anatomy
@@ -109,6 +111,7 @@ class Executor:
             cache=cache,
             key=circumstances,
             most_tokens=self._micro.most_tokens,
+            on_layer=on_progress,
         )
 
     def calibrate(self, batches: Sequence[Batch]) -> None:

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 MAX_DEATHS = 3
 _SECONDS_BETWEEN_LOOKS = 1.0
+_SECONDS_BETWEEN_REMOTE_LOOKS = 5.0  # the model waits meanwhile, some hundredths of a second
+_SECONDS_AFTER_A_FAILED_LOOK = 30.0  # to find that a store is away takes as long
 _SECONDS_BETWEEN_TRIES = 2.0
 _FIRST_ROUND_TASKS = 16
 _ROUND_SECONDS = 20.0  # what a worker that is asked to leave may lose
@@ -190,17 +192,24 @@ class _Look:
     def __init__(self, run: RunDirectory, on_task: Callable[[str], None]) -> None:
         self._run = run
         self._on_task = on_task
+        self._pause = _SECONDS_BETWEEN_LOOKS if run.place.root else _SECONDS_BETWEEN_REMOTE_LOOKS
         self._next = 0.0
 
     def __call__(self, task_id: str) -> None:
         self._on_task(task_id)
         if time.monotonic() >= self._next:
-            self.now()
+            self._next = time.monotonic() + (self._pause if self._look() else _SECONDS_AFTER_A_FAILED_LOOK)
 
-    def now(self) -> None:
-        self._next = time.monotonic() + _SECONDS_BETWEEN_LOOKS
-        if self._run.wanted() == "cancelled":
+    def _look(self) -> bool:
+        """Look; False where the store does not say: what is in hand goes on, and is committed patiently."""
+        try:
+            wanted = self._run.wanted()
+        except StorageError as error:
+            log.warning("whether the run is still wanted cannot be seen: %s", error)
+            return False
+        if wanted == "cancelled":
             raise CancelledRun(f"run {self._run.manifest.run_id} was cancelled")
+        return True
 
 
 def _deaths_of(task: Task, attempts: Sequence[Attempt]) -> list[Attempt]:

@@ -67,7 +67,8 @@ class WarmModel:
             cache_dir: the machine's cache.
             cache_bytes: most bytes of boundaries kept there.
             folder_here: where a model's folder is on this machine, by where the submitter found it.
-            on_progress: called after each step of loading and proving a model, so that slow is not taken for hung.
+            on_progress: called after each step of loading and proving a model, and after each layer of a baseline, so
+                that slow is not taken for hung.
         """
         self._folder_here = folder_here
         self._on_progress = on_progress
@@ -146,6 +147,7 @@ class WarmModel:
             cache=self._cache,
             lane=choose_lane(held.loaded, held.anatomy, options, batches),
             calibrations=self._calibrations,
+            on_progress=self._on_progress,
         )
         self._on_progress()
         pass_gate(executor, batches)

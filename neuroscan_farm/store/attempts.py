@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -50,6 +49,7 @@ class Attempts:
     def __init__(self, place: Place) -> None:
         self._place = place
         self._known: dict[str, tuple[str, Attempt | None]] = {}  # name -> stamp, and what is in it
+        self._numbers: dict[str, int] = {}  # of each shard's last failure, settled or not
 
     def record(self, attempt: Attempt) -> None:
         """Keep an attempt; the same attempt recorded twice is one.
@@ -58,6 +58,7 @@ class Attempts:
             StorageError: the disk or the store refused.
         """
         self._place.write(_name(attempt), json.dumps(asdict(attempt), indent=1).encode())
+        self._numbers[attempt.shard_id] = max(self._numbers.get(attempt.shard_id, 0), attempt.attempt)
 
     def all(self) -> list[Attempt]:
         """Return the attempts of all shards; a file that cannot be read is left out.
@@ -66,23 +67,23 @@ class Attempts:
             StorageError: the disk or the store failed.
         """
         known: dict[str, tuple[str, Attempt | None]] = {}
-        for entry in self._place.entries():
+        entries = self._place.entries()
+        for entry in entries:
             if entry.name.startswith("s") and entry.name.endswith(".json"):
                 stamp, attempt = self._known.get(entry.name, ("", None))
                 if stamp != entry.stamp:
                     attempt = self._read(entry.name)
                 known[entry.name] = (entry.stamp, attempt)
         self._known = known
+        self._numbers = _last_numbers(entry.name for entry in entries)
         return [attempt for _, attempt in known.values() if attempt is not None]
 
-    def deaths(self) -> Counter[str]:
-        """How many workers died on each task."""
-        return Counter(a.task_id for a in self.all() if a.kind == "died" and a.task_id is not None)
-
     def next_number(self, shard_id: str) -> int:
-        """Return the number of a shard's next attempt: no earlier failure, settled or not, has this or a later one."""
-        found = (_NUMBER.search(entry.name) for entry in self._place.entries())
-        return 1 + max((int(name[2]) for name in found if name and name[1] == shard_id), default=0)
+        """Return the number of a shard's next attempt: no earlier failure, settled or not, has this or a later one.
+
+        Those that others recorded since the last `all` are not known: many orders go out for one listing.
+        """
+        return 1 + self._numbers.get(shard_id, 0)
 
     def settle(self) -> None:
         """Settle what may be mended when the user tries again: refusals, and deaths while the model was loaded.
@@ -117,6 +118,15 @@ class Attempts:
         texts = (attempt.shard_id, attempt.kind, attempt.task_id or "", attempt.worker, attempt.error)
         whole = isinstance(attempt.attempt, int) and all(isinstance(text, str) for text in texts)
         return attempt if whole else None
+
+
+def _last_numbers(names: Iterable[str]) -> dict[str, int]:
+    """Return the highest number in the names of each shard's files, settled ones among them."""
+    numbers: dict[str, int] = {}
+    for name in names:
+        if found := _NUMBER.search(name):
+            numbers[found[1]] = max(numbers.get(found[1], 0), int(found[2]))
+    return numbers
 
 
 def _name(attempt: Attempt) -> str:

@@ -18,9 +18,9 @@ import pyarrow.compute as pc
 
 from neuroscan_farm.errors import StorageError
 from neuroscan_farm.store.one_of_each import one_of_each
+from neuroscan_farm.store.parsed import MAKES_NO_SENSE
 from neuroscan_farm.store.part_file import (
     JOINED,
-    MAKES_NO_SENSE,
     SUFFIX,
     Footer,
     NotWhole,

@@ -22,9 +22,6 @@ SUFFIX = ".parquet"
 JOINED = "joined-"  # the name of a file of several parts begins so, a shard's part with the shard's id
 _MANY_ROWS = 1000
 
-# What pyarrow raises of bytes that are no Parquet file: names that are no UTF-8 are a ValueError.
-MAKES_NO_SENSE = (pa.ArrowException, OSError, ValueError, TypeError, KeyError)
-
 OUTCOME_RANK: dict[str, int] = {outcome.value: rank for rank, outcome in enumerate(Outcome)}  # ok first
 
 

@@ -17,9 +17,9 @@ from typing import TypeVar
 import pyarrow as pa
 
 from neuroscan_farm.errors import StorageError
+from neuroscan_farm.store.parsed import NoSense, parsed
 from neuroscan_farm.store.part_file import (
     JOINED,
-    MAKES_NO_SENSE,
     SUFFIX,
     Footer,
     NotWhole,
@@ -147,28 +147,16 @@ class PartFolder:
     def _parsed(self, name: str, parse: Callable[[pa.NativeFile], T]) -> T | None:
         """Make something of a file; None where it has vanished.
 
-        pyarrow says `OSError` of a file that makes no sense and of a store that fails. So what failed is read once
-        more, as bytes: where that fails it is the store.
-
         Raises:
             NotWhole: the file makes no sense.
             StorageError: the store failed.
         """
         try:
-            with self.place.open_file(name) as file:
-                return parse(file)
+            return parsed(self.place, name, parse)
         except FileNotFoundError:
             return None
-        except MAKES_NO_SENSE:
-            pass
-        try:
-            data = self.place.read(name)
-        except FileNotFoundError:
-            return None
-        try:
-            return parse(pa.BufferReader(data))
-        except MAKES_NO_SENSE as error:
-            raise NotWhole(f"not a whole Parquet file ({str(error).splitlines()[0]})") from None
+        except NoSense as why:
+            raise NotWhole(f"not a whole Parquet file ({why})") from None
 
 
 def overlapping(footers: Iterable[Footer]) -> set[str]:

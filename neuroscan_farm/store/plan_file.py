@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,10 +13,12 @@ import pyarrow.parquet as pq
 
 from neuroscan_farm.domain.tasks import Shard
 from neuroscan_farm.errors import RequestError, RunError
+from neuroscan_farm.store.parsed import NoSense, parsed
 from neuroscan_farm.store.places import Place
 from neuroscan_farm.store.schema import PLAN, PLAN_VERSION, plan_table, shards_of
 
 _NAME = "plan.parquet"
+T = TypeVar("T")
 _ROWS_TOGETHER = 2048  # what is decoded to read one shard
 
 
@@ -59,46 +61,56 @@ class PlanFile:
         """Whether no further stage follows."""
         stamp = self.stamp()
         if self._complete is None or self._complete[0] != stamp:
-            with self._opened() as file:
-                said = (file.metadata.metadata or {}).get(b"neuroscan.complete")
+            said = self._read(lambda file: (file.metadata.metadata or {}).get(b"neuroscan.complete"))
             self._complete = (stamp, said == b"yes")
         return self._complete[1]
 
     def shards(self) -> list[Shard]:
         """Read all of it."""
-        with self._opened() as file:
-            return shards_of(file.read())
+        return self._read(lambda file: shards_of(file.read()))
 
     def shard(self, shard_id: str) -> Shard | None:
         """Read one shard, or find that there is none of this name."""
-        with self._opened() as file:
+
+        def read(file: pq.ParquetFile) -> Shard | None:
             rows = pc.equal(file.read(columns=["shard_id"])["shard_id"], shard_id)
             first, count = pc.index(rows, True).as_py(), pc.sum(rows).as_py()
             if first < 0:
                 return None
             table = file.read_row_groups(_groups(file.metadata, first, first + count))
-        (shard,) = shards_of(table.filter(pc.equal(table["shard_id"], shard_id)))
-        return shard
+            (shard,) = shards_of(table.filter(pc.equal(table["shard_id"], shard_id)))
+            return shard
+
+        return self._read(read)
 
     def planned(self) -> Planned:
         """Read the columns that counting takes."""
-        with self._opened() as file:
-            table = file.read(columns=["task_id", "shard_id", "evaluations"])
+        columns = ["task_id", "shard_id", "evaluations"]
+        table = self._read(lambda file: file.read(columns=columns))
         return Planned(*(column.to_pylist() for column in table.columns))
 
-    @contextmanager
-    def _opened(self) -> Iterator[pq.ParquetFile]:
+    def _read(self, read: Callable[[pq.ParquetFile], T]) -> T:
+        """Return what `read` takes out of the file.
+
+        Raises:
+            RunError: there is no plan, or it is damaged or of another version.
+            StorageError: the disk or the store failed.
+        """
         where = self._place.where(_NAME)
-        try:
-            with self._place.open_file(_NAME) as raw, pq.ParquetFile(raw) as file:
+
+        def checked(raw: pa.NativeFile) -> T:
+            with pq.ParquetFile(raw) as file:
                 version = (file.metadata.metadata or {}).get(b"neuroscan.schema_version", b"none").decode()
                 if version != PLAN_VERSION or not file.schema_arrow.equals(PLAN, check_metadata=False):
                     raise RunError(f"{where}: schema version {version}, this program reads {PLAN_VERSION}")
-                yield file
+                return read(file)
+
+        try:
+            return parsed(self._place, _NAME, checked)
         except RequestError as error:
             raise RunError(f"{where}: damaged ({error}); restore it from a copy") from error
-        except (OSError, ValueError, LookupError, pa.ArrowException) as error:
-            raise RunError(f"{where}: cannot be read ({str(error).splitlines()[0]})") from error
+        except (FileNotFoundError, NoSense) as error:
+            raise RunError(f"{where}: cannot be read ({error})") from error
 
 
 def _groups(metadata: pq.FileMetaData, first: int, end: int) -> list[int]:

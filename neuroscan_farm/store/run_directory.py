@@ -34,13 +34,13 @@ from neuroscan_farm.domain.tasks import Shard
 from neuroscan_farm.errors import ProbeError, RunError
 from neuroscan_farm.probes.loader import read_probe
 from neuroscan_farm.store.attempts import Attempts
+from neuroscan_farm.store.control import Control, read_control, write_control
 from neuroscan_farm.store.parts import Parts
 from neuroscan_farm.store.places import Place, open_place
 from neuroscan_farm.store.plan_file import PlanFile, Planned
 from neuroscan_farm.yaml_text import NotYaml, read_yaml
 
 MANIFEST_VERSION = 1
-DEFAULT_PRIORITY = 5
 # Where libyaml is there: the same language, many times faster. A request may name a hundred thousand configurations.
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _YAML_OUT = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -265,17 +265,25 @@ class RunDirectory:
         """
         self._plan.write(shards, complete=complete)
 
+    def control(self) -> Control:
+        """What the user wants of the run now; what is missing or damaged in its file is the default.
+
+        Raises:
+            StorageError: the disk or the store failed.
+        """
+        return read_control(self.place)
+
     def wanted(self) -> str:
-        """What the user wants of the run now: "running", "paused" or "cancelled"."""
-        return str(self._control()["wanted"])
+        """See `Control`."""
+        return self.control().wanted
 
     def executor(self) -> str:
-        """Who is to carry the run out: "local", a process of this machine, or "celery", the farm."""
-        return str(self._control()["executor"])
+        """See `Control`."""
+        return self.control().executor
 
     def priority(self) -> int:
-        """From 0 to 9: of several runs on a farm, those with 9 go first."""
-        return int(self._control()["priority"])
+        """See `Control`."""
+        return self.control().priority
 
     def set_wanted(
         self, wanted: str | None = None, *, executor: str | None = None, priority: int | None = None
@@ -285,9 +293,11 @@ class RunDirectory:
         Raises:
             StorageError: the disk or the store refused.
         """
-        said = {"wanted": wanted, "executor": executor, "priority": priority}
-        control = self._control() | {name: value for name, value in said.items() if value is not None}
-        self.place.write("control.json", json.dumps(control).encode())
+        said: dict[str, Any] = {"wanted": wanted, "executor": executor, "priority": priority}
+        control = self.control()._replace(
+            **{name: value for name, value in said.items() if value is not None}
+        )
+        write_control(self.place, control)
 
     def farm(self) -> tuple[str, str] | None:
         """The farm that the run was given to, by its queue's name, and the location that it is called by there."""
@@ -305,24 +315,6 @@ class RunDirectory:
         """
         if self.farm() != (queue, location):
             self.place.write("farm.json", json.dumps({"queue": queue, "location": location}).encode())
-
-    def _control(self) -> dict[str, str | int]:
-        control: dict[str, str | int] = {
-            "wanted": "running",
-            "executor": "local",
-            "priority": DEFAULT_PRIORITY,
-        }
-        try:
-            written = json.loads(self.place.read("control.json"))
-        except (FileNotFoundError, ValueError, RecursionError):
-            return control
-        if isinstance(written, dict):
-            control |= {
-                name: written[name] for name in ("wanted", "executor") if isinstance(written.get(name), str)
-            }
-            if written.get("priority") in range(10):
-                control["priority"] = int(written["priority"])
-        return control
 
 
 _MANIFEST = TypeAdapter(Manifest)

@@ -191,6 +191,20 @@ def test_a_registered_run_that_nobody_can_drive_is_named(
     assert "neuroscan-farm cancel gone" in said[2].mend
 
 
+def test_the_mend_for_a_run_that_is_gone_takes_it_out_of_the_farms_care(
+    command: Command, broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEUROSCAN_QUEUE", broker.queue)
+    for run_id in ("gone", "gone-too"):
+        broker.register(run_id, RunEntry(str(tmp_path / run_id), "0123456789abcdef"))
+    assert command("cancel", "gon", "--broker", broker.url).code == 5
+    assert command("cancel", "gone", "--broker", broker.url).code == 0
+    assert set(broker.runs()) == {"gone-too"}
+    ended = broker.ended("gone")
+    assert ended is not None
+    assert ended.state == "cancelled"
+
+
 def test_packages_are_held_against_what_is_needed() -> None:
     assert check_packages().level == "ok"
     check = check_packages(["torch>=99", "nobody-has-this", "numpy", 'never; extra == "dev"'])

@@ -22,9 +22,10 @@ from neuroscan_farm.dispatch.base import Event, WorkerDied
 from neuroscan_farm.dispatch.wire import ShardOrder
 from neuroscan_farm.domain.measurements import Outcome
 from neuroscan_farm.domain.tasks import Shard, Task
+from neuroscan_farm.errors import StorageError
 from neuroscan_farm.planning.sizing import LONGEST_SECONDS
 from neuroscan_farm.store.attempts import Attempt
-from neuroscan_farm.store.parts import ShardTiming
+from neuroscan_farm.store.parts import Parts, ShardTiming
 from neuroscan_farm.store.run_directory import RunDirectory
 from tests.paper_models import finish, paper_model, paper_plan, paper_probe, paper_table, paper_timing
 
@@ -268,7 +269,8 @@ class World(RuleBasedStateMachine):
         elif how == "cut short":
             part.write_bytes(part.read_bytes()[:-7])
         elif part.stem.startswith("s"):
-            shutil.copyfile(part, part.with_name(f"{part.stem.split('-')[0]}-000000000000.parquet"))
+            shutil.copyfile(part, part.with_name(f"{part.stem}-0.parquet"))
+        self.end = None  # whoever notices that of a finished run has it go on
 
     @rule()
     def compact(self) -> None:
@@ -321,3 +323,34 @@ def test_many_loose_parts_are_joined_while_the_run_goes_on(
     assert progress.done == {task.task_id for task in shards[0].tasks[:3]}
     assert len(progress.timings) == 3
     assert all(isinstance(timing, ShardTiming) for timing in progress.timings)
+
+
+def test_parts_that_cannot_be_joined_are_not_tried_at_every_step(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(parts: Parts) -> int:
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(decide, "LOOSE_PARTS", 1)
+    monkeypatch.setattr(Parts, "compact", full)
+    commit(run, run.shards()[0], [run.shards()[0].tasks[0]])
+    driver = Driver(run, Queue())
+    for _ in range(3):
+        driver.step(0.0)
+    assert caplog.text.count("parts are not joined: the disk is full") == 1
+
+
+def test_a_driver_that_slept_over_the_last_stage_does_not_call_its_old_plan_complete(
+    run: RunDirectory,
+) -> None:
+    class Slow(Queue):
+        def room(self) -> int:  # asked after the plan was read, before it is written
+            run.write_plan(whole, complete=True)
+            return super().room()
+
+    whole = run.shards()
+    run.write_plan(whole[:1], complete=False)
+    commit(run, whole[0], [whole[0].tasks[0]])
+    Driver(run, Slow()).step(0.0)
+    assert tasks_of(run) == sorted(task.task_id for task in whole[0].tasks)
+    assert not run.plan_complete()

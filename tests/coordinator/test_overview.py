@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from filelock import Timeout
 
-from neuroscan_farm.coordinator.overview import find_run, is_driven, lock_of, look_at, runs_in
+from neuroscan_farm.coordinator.overview import find_run, look_at, runs_in
 from neuroscan_farm.coordinator.prepare import prepare
+from neuroscan_farm.coordinator.run_lock import is_driven, lock_of
 from neuroscan_farm.domain.measurements import Outcome
 from neuroscan_farm.errors import RunError
 from neuroscan_farm.store.attempts import Attempt

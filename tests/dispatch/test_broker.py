@@ -44,6 +44,10 @@ def running(worker: str = "w1", task_id: str | None = None, attempt: int = 1) ->
     return Running(SHARD, f"token-of-{worker}", worker, "host", 4711, attempt, task_id, 1.0)
 
 
+def claimed(farm: Broker) -> frozenset[str]:
+    return farm.snapshot([RUN]).states[RUN].claimed
+
+
 def let_claim_run_out(client: fakeredis.FakeRedis) -> None:
     client.delete(f"neuroscan:claim:{RUN}:{SHARD}")
 
@@ -51,7 +55,7 @@ def let_claim_run_out(client: fakeredis.FakeRedis) -> None:
 def test_a_shard_is_claimed_by_one_worker_only(farm: Broker) -> None:
     assert farm.claim(RUN, running("w1"))
     assert not farm.claim(RUN, running("w2"))
-    assert farm.claimed(RUN, farm.running(RUN)) == {SHARD}
+    assert claimed(farm) == {SHARD}
 
 
 def test_a_shard_of_a_run_that_has_ended_is_nobodys(farm: Broker) -> None:
@@ -70,7 +74,7 @@ def test_a_released_shard_can_be_claimed_again(farm: Broker) -> None:
 def test_only_its_holder_releases_a_claim(farm: Broker) -> None:
     farm.claim(RUN, running("w1"))
     assert not farm.release(RUN, running("w2"))
-    assert farm.claimed(RUN, farm.running(RUN)) == {SHARD}
+    assert claimed(farm) == {SHARD}
 
 
 def test_a_beat_says_which_task_runs_and_keeps_the_claim(farm: Broker, client: fakeredis.FakeRedis) -> None:
@@ -85,7 +89,7 @@ def test_a_beat_restores_the_claim_on_a_wiped_broker(farm: Broker, client: faker
     farm.claim(RUN, running())
     client.flushall()
     assert farm.beat(RUN, running(task_id="t1"))
-    assert farm.claimed(RUN, farm.running(RUN)) == {SHARD}
+    assert claimed(farm) == {SHARD}
 
 
 def test_a_beat_tells_a_worker_that_its_shard_is_anothers(farm: Broker, client: fakeredis.FakeRedis) -> None:
@@ -278,10 +282,10 @@ def test_a_snapshot_says_what_the_single_questions_say(farm: Broker, client: fak
         state = seen.states[run_id]
         assert state.queued == farm.queued()[run_id]
         assert list(state.running) == farm.running(run_id)
-        assert state.claimed == farm.claimed(run_id, farm.running(run_id))
         assert state.sent == farm.sent(run_id)
         assert list(state.reports) == farm.reports(run_id)
         assert state.refusals == farm.refusals(run_id)
+    assert (seen.states[RUN].claimed, seen.states[other].claimed) == ({SHARD}, set())
     assert set(farm.snapshot([RUN]).states) == {RUN}
 
 

@@ -305,7 +305,8 @@ def test_claims_that_ran_out_while_the_broker_was_away_are_no_deaths(
     order = order_of(run)
     broker.claim(run.manifest.run_id, running(order.shard_id))
     dispatcher.poll(0)
-    wait_for(lambda: not broker.claimed(run.manifest.run_id, [running(order.shard_id)]), "the claim run out")
+    run_id = run.manifest.run_id
+    wait_for(lambda: not broker.snapshot([run_id]).states[run_id].claimed, "the claim run out")
     later = broker.now() + 3600
     monkeypatch.setattr(broker, "now", lambda: later)
     assert dispatcher.poll(0) == []

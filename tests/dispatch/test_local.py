@@ -45,8 +45,9 @@ def first(executor: LocalExecutor, kind: type[Event] | tuple[type[Event], ...]) 
 
 
 def test_a_child_that_says_nothing_for_too_long_is_killed_and_replaced(
-    executor: LocalExecutor, make_run: MakeRun
+    executor: LocalExecutor, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("neuroscan_farm.dispatch.wire.LEAST_LOADING_LIMIT_SECONDS", 0.5)
     run = make_run()
     hung = only_pid(executor)
     os.kill(hung, signal.SIGSTOP)
@@ -55,6 +56,7 @@ def test_a_child_that_says_nothing_for_too_long_is_killed_and_replaced(
     assert isinstance(died, WorkerDied)
     assert (died.shard_id, died.error) == (order_of(run).shard_id, "hung: no progress for 0.5 s")
     assert only_pid(executor) != hung
+    monkeypatch.undo()
     executor.send(order_of(run, attempt=2))
     assert first(executor, ShardDone) == ShardDone(order_of(run).shard_id, "local-0")
 

@@ -10,8 +10,10 @@ import torch
 
 from neuroscan_farm.domain.tasks import Shard
 from neuroscan_farm.engine.shard import execute_shard
-from neuroscan_farm.errors import CancelledRun, ModelError, RunError
+from neuroscan_farm.errors import CancelledRun, ModelError, RunError, StorageError
 from neuroscan_farm.store.attempts import Attempt
+from neuroscan_farm.store.control import Control
+from neuroscan_farm.store.run_directory import RunDirectory
 from neuroscan_farm.store.schema import CIRCUMSTANCES
 from tests.conftest import MakeRun
 from tests.tiny_models import make_overflowing, make_tiny, oracle_logits
@@ -147,6 +149,27 @@ def test_a_worker_that_is_asked_to_leave_commits_the_rounds_that_it_has_finished
     keys = [("task_id", "ascending"), ("sample_id", "ascending")]
     left, right = (one.parts.read().drop_columns(list(CIRCUMSTANCES)).sort_by(keys) for one in (run, whole))
     assert left.equals(right)
+
+
+def test_a_store_that_is_away_while_a_shard_is_measured_costs_nothing(
+    make_run: MakeRun, warm: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def away(self: RunDirectory) -> Control:
+        raise StorageError("the mount is gone")
+
+    monkeypatch.setattr("neuroscan_farm.engine.shard._SECONDS_BETWEEN_LOOKS", 0.0)
+    run = make_run()
+    shard = run.shards()[0]
+    begun: list[str] = []
+
+    def on_task(task_id: str) -> None:
+        begun.append(task_id)
+        monkeypatch.setattr(RunDirectory, "control", away)
+
+    execute_shard(run, shard.shard_id, 1, worker="test", warm=warm, on_task=on_task)
+    assert begun
+    assert "whether the run is still wanted cannot be seen: the mount is gone" in caplog.text
+    assert run.parts.look().done == {task.task_id for task in shard.tasks}
 
 
 def test_the_time_of_a_shard_is_kept_with_its_rows(make_run: MakeRun, warm: Any) -> None:

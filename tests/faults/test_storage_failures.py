@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from neuroscan_farm.dispatch.celery_queue import submit
 from neuroscan_farm.engine.shard import execute_shard
 from neuroscan_farm.store.run_directory import RunDirectory
 from tests.conftest import MakeRun
-from tests.farm_fixtures import StartWorker, at_work, lasting, wait_for
+from tests.farm_fixtures import StartWorker, at_work, ended, lasting, wait_for
 
 
 @pytest.fixture
@@ -58,15 +57,15 @@ def test_a_farm_whose_store_is_away_for_a_while_goes_on_by_itself(
 ) -> None:
     run = make_run(executor="celery")
     start_worker()
-    (run.root / "parts").write_text("a file where the folder of parts should be, as a store that lost its mount")
+    (run.root / "parts").write_text(
+        "a file where the folder of parts should be, as a store that lost its mount"
+    )
     submit(run, broker)
     refusal = wait_for(lambda: broker.refusals(run.manifest.run_id), "a worker that cannot write")
     assert all(one.passing for one in refusal.values())
     assert broker.ended(run.manifest.run_id) is None
     (run.root / "parts").unlink()
-    ended = wait_for(lambda: broker.ended(run.manifest.run_id), "the end of the run")
-    assert ended is not None
-    assert ended.state == "finished"
+    assert ended(broker, run).state == "finished"
     pd.testing.assert_frame_equal(lasting(run), expected, check_exact=True)
     assert not run.attempts.all()
 
@@ -93,7 +92,7 @@ def test_a_coordinator_takes_up_the_runs_that_a_wiped_broker_has_forgotten(
     wait_for(broker.runs, "the run registered anew")
     assert set(broker.runs()) == {run.manifest.run_id}
     start_worker()
-    wait_for(lambda: broker.ended(run.manifest.run_id), "the end of the run")
+    assert ended(broker, run).state == "finished"
     pd.testing.assert_frame_equal(lasting(run), expected, check_exact=True)
     assert local.parts.look().done == other.parts.look().done == frozenset()
 
@@ -105,19 +104,13 @@ def test_a_worker_with_another_version_of_the_model_leaves_the_run_to_others(
 
     run = make_run(executor="celery")
     wrong = make_tiny("llama", tmp_path / "another" / tiny_llama.name, seed=3)
-    os.environ["NEUROSCAN_PATH_MAP"] = f"{tiny_llama}={wrong}"
-    try:
-        start_worker("--name", "outdated")
-    finally:
-        del os.environ["NEUROSCAN_PATH_MAP"]
+    start_worker("--name", "outdated", NEUROSCAN_PATH_MAP=f"{tiny_llama}={wrong}")
     submit(run, broker)
     refusals = wait_for(lambda: broker.refusals(run.manifest.run_id), "the refusal of the outdated worker")
     assert "not that of the run" in refusals["outdated"].error
     start_worker("--name", "right")
     at_work(broker, run, worker="right")
-    ended = wait_for(lambda: broker.ended(run.manifest.run_id), "the end of the run")
-    assert ended is not None
-    assert ended.state == "finished"
+    assert ended(broker, run).state == "finished"
     assert set(run.parts.read()["worker"].to_pylist()) == {"right"}
 
 

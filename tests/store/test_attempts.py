@@ -1,4 +1,4 @@
-"""Attempts: what failed is kept once, counted for quarantine, and refusals are settled when the user tries again."""
+"""Attempts: what failed is kept once, and refusals are settled when the user tries again."""
 
 from __future__ import annotations
 
@@ -24,23 +24,11 @@ def test_two_observers_of_one_death_write_it_once(location: str) -> None:
     attempts.record(attempt())
     attempts.record(attempt())
     assert attempts.all() == [attempt()]
-    assert attempts.deaths() == {"t1": 1}
-
-
-def test_deaths_are_counted_by_task_and_only_where_a_task_was_running(location: str) -> None:
-    attempts = attempts_in(location)
-    attempts.record(attempt(1))
-    attempts.record(attempt(2))
-    attempts.record(attempt(3, task_id="t2"))
-    attempts.record(attempt(4, task_id=None))
-    attempts.record(attempt(5, kind="refused", task_id=None))
-    assert attempts.deaths() == {"t1": 2, "t2": 1}
 
 
 def test_without_a_folder_nothing_has_failed(location: str) -> None:
     attempts = attempts_in(location)
     assert attempts.all() == []
-    assert attempts.deaths() == {}
     attempts.settle()
 
 
@@ -65,7 +53,6 @@ def test_trying_again_settles_refusals_and_deaths_while_loading_and_keeps_the_de
     attempts.record(attempt(3))
     attempts.settle()
     assert attempts.all() == [attempt(3)]
-    assert attempts.deaths() == {"t1": 1}
 
 
 def test_the_next_attempt_is_later_than_every_one_before_also_than_those_that_were_settled(
@@ -89,7 +76,6 @@ def test_the_deaths_of_tasks_that_are_tried_again_are_settled_and_those_of_other
     attempts.record(attempt(4, kind="refused", task_id=None))
     attempts.settle_tasks(["t1", "t7"])
     assert attempts.all() == [attempt(3, task_id="t2"), attempt(4, kind="refused", task_id=None)]
-    assert attempts.deaths() == {"t2": 1}
     assert attempts.next_number(SHARD) == 5
     attempts.settle_tasks([])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -14,6 +15,8 @@ from neuroscan_farm.coordinator.prepare import Plan, prepare
 from neuroscan_farm.domain.paths import Block, LayerPath
 from neuroscan_farm.domain.tasks import Shard, Task
 from neuroscan_farm.errors import NeuroscanError, RequestError, RunError, StorageError
+from neuroscan_farm.store.last_run import LastRun
+from neuroscan_farm.store.places import DiskPlace
 from neuroscan_farm.store.run_directory import RunDirectory, make_run_id
 from tests.paper_models import paper_model, paper_plan, paper_probe
 
@@ -212,6 +215,38 @@ def test_a_plan_with_rows_that_make_no_sense_is_refused(run: RunDirectory, how: 
     pq.write_table(table, run.root / "plan.parquet")
     with pytest.raises(RunError, match=r"plan\.parquet: (damaged|cannot be read|schema version)"):
         run.shards()
+
+
+def test_a_plan_on_a_store_that_fails_is_not_called_damaged(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing(pa.PythonFile):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__(io.BytesIO(), "r")
+
+        def size(self) -> int:
+            raise OSError("Input/output error")
+
+    def read(place: DiskPlace, name: str) -> bytes:
+        raise StorageError("the store is away")
+
+    monkeypatch.setattr(DiskPlace, "open_file", lambda place, name: Failing())
+    assert run.shards()
+    monkeypatch.setattr(DiskPlace, "read", read)
+    for look in (run.shards, run.planned, run.plan_complete, lambda: run.shard("s000000000000")):
+        with pytest.raises(StorageError, match="away"):
+            look()
+
+
+def test_the_last_run_is_kept_until_another_one_is_opened(run: RunDirectory, tmp_path: Path) -> None:
+    last = LastRun()
+    first = last.open(run.location)
+    assert last.open(run.location) is first
+    other = shutil.copytree(run.root, tmp_path / "other")
+    assert last.open(str(other)).location == str(other)
+    manifest = json.loads((run.root / "manifest.json").read_text())
+    (run.root / "manifest.json").write_text(json.dumps(manifest | {"engine_version": "99"}))
+    assert last.open(run.location).manifest.engine_version == "99"
 
 
 def test_a_run_in_an_object_store_reads_back_as_it_was_made(plan: Plan, bucket: str) -> None:

@@ -23,27 +23,8 @@ from neuroscan_farm.dispatch.redis_server import RedisServer
 from neuroscan_farm.dispatch.wire import model_queue
 from neuroscan_farm.store.run_directory import RunDirectory
 from tests.conftest import MakeRun
-from tests.farm_fixtures import StartWorker, at_work, lasting, wait_for
+from tests.farm_fixtures import StartWorker, at_work, ended, lasting, long_request, wait_for
 from workers.hung import is_gone
-
-
-def ended(broker: Broker, run: RunDirectory) -> Ended:
-    result = wait_for(lambda: broker.ended(run.manifest.run_id), "the end of the run")
-    assert result is not None
-    return result
-
-
-@pytest.fixture
-def long_run(make_run: MakeRun, long_probe: Path) -> RunDirectory:
-    """Three shards of seven tasks in all, each task long enough to be hit."""
-    return make_run(
-        "long",
-        executor="celery",
-        probes=[str(long_probe)],
-        parameters={"max_block": 1},
-        engine={"batch_size": 4, "lane": "general"},
-        shard_size=3,
-    )
 
 
 @pytest.fixture
@@ -53,13 +34,7 @@ def undisturbed(make_run: MakeRun, long_probe: Path, warm: object) -> pd.DataFra
     from neuroscan_farm.engine.warm import WarmModel
 
     assert isinstance(warm, WarmModel)
-    run = make_run(
-        "undisturbed",
-        probes=[str(long_probe)],
-        parameters={"max_block": 1},
-        engine={"batch_size": 4, "lane": "general"},
-        shard_size=3,
-    )
+    run = make_run("undisturbed", **long_request(long_probe))
     for shard in run.shards():
         execute_shard(run, shard.shard_id, 1, worker="test", warm=warm)
     return lasting(run)

@@ -86,6 +86,19 @@ def test_progress_of_any_kind_keeps_a_child_alive(bench: Bench, child: subproces
     assert bench.broker.reports(ORDER.run_id) == []
 
 
+def test_a_model_may_take_longer_to_load_than_a_task_to_begin(
+    bench: Bench, child: subprocess.Popen[bytes]
+) -> None:
+    bench.look_at(0.0)
+    bench.look_at(1799.0)
+    assert not is_gone(child.pid)
+    bench.look_at(1801.0)
+    assert is_gone(child.pid)
+    [(_, report)] = bench.broker.reports(ORDER.run_id)
+    assert "hung: no progress for 1800 s" in report.error
+    assert report.task_id is None
+
+
 def test_time_in_which_the_broker_was_away_does_not_count(
     bench: Bench, child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -214,16 +214,9 @@ def test_parts_of_this_worker_are_counted_and_no_others(make_run: MakeRun, tally
 
 
 def test_a_real_run_is_told_while_it_goes_on_and_forgotten_when_it_is_over(
-    broker: Broker, start_worker: StartWorker, make_run: MakeRun, long_probe: Path
+    broker: Broker, start_worker: StartWorker, long_run: RunDirectory
 ) -> None:
-    run = make_run(
-        "long",
-        executor="celery",
-        probes=[str(long_probe)],
-        parameters={"max_block": 1},
-        engine={"batch_size": 4, "lane": "general"},
-        shard_size=3,
-    )
+    run = long_run
     run_id, tasks, shards = run.manifest.run_id, len(run.planned().task_ids), len(run.shards())
     port, coordinator = free_port(), free_port()
     # A child that is held still must not be taken for dead.

@@ -14,34 +14,15 @@ from typer.testing import CliRunner
 from neuroscan_farm.cli.main import app as cli
 from neuroscan_farm.dispatch.broker import Broker
 from neuroscan_farm.dispatch.celery_queue import ORDERS_PER_WORKER, make_app, send_order, submit
-from neuroscan_farm.dispatch.farm_records import Ended, Presence
+from neuroscan_farm.dispatch.farm_records import Presence
 from neuroscan_farm.dispatch.redis_server import RedisServer
 from neuroscan_farm.errors import BrokerError, RequestError
 from neuroscan_farm.store.run_directory import RunDirectory
 from tests.conftest import MakeRun
 from tests.dispatch.tls import TlsProxy
-from tests.farm_fixtures import StartWorker, at_work, entry_of, order_of, wait_for
+from tests.farm_fixtures import StartWorker, at_work, ended, entry_of, order_of, wait_for
 from tests.tiny_models import make_tiny
 from workers.hung import is_gone
-
-
-def ended(broker: Broker, run: RunDirectory) -> Ended:
-    result = wait_for(lambda: broker.ended(run.manifest.run_id), "the end of the run")
-    assert result is not None
-    return result
-
-
-@pytest.fixture
-def long_run(make_run: MakeRun, long_probe: Path) -> RunDirectory:
-    """Several shards, each task long enough to be in the middle of."""
-    return make_run(
-        "long",
-        executor="celery",
-        probes=[str(long_probe)],
-        parameters={"max_block": 1},
-        engine={"batch_size": 4, "lane": "general"},
-        shard_size=3,
-    )
 
 
 @pytest.fixture

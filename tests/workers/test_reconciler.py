@@ -50,9 +50,9 @@ def test_every_run_gets_its_few_orders_by_one_look_at_the_broker(
     looks = []
     look = broker.snapshot
 
-    def counted() -> Snapshot:
+    def counted(run_ids: list[str]) -> Snapshot:
         looks.append(1)
-        return look()
+        return look(run_ids)
 
     monkeypatch.setattr(broker, "snapshot", counted)
     for _ in range(3):
@@ -84,7 +84,7 @@ def test_an_idle_pass_writes_nothing_but_leases(
     client.close()
     assert not {"hset", "hdel", "lpush", "rpush", "lrem", "del", "expire"} & set(done)
     assert done["evalsha"] == len(runs)
-    assert done["hgetall"] <= len(runs) + 1
+    assert done["hgetall"] <= len(runs) + 2
 
 
 def test_a_run_that_cannot_be_opened_here_does_not_stop_the_others(
@@ -125,6 +125,20 @@ def test_what_one_reconciler_cannot_open_is_left_to_another(
     blind.step()
     seeing.step()
     assert set(broker.queued()) == {run.manifest.run_id}
+
+
+def test_who_holds_no_lease_opens_no_run_and_reads_no_orders(
+    broker: Broker,
+    make_reconciler: MakeReconciler,
+    runs: list[RunDirectory],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for run in runs:
+        submit(run, broker)
+    make_reconciler().step()
+    monkeypatch.setattr(RunDirectory, "open", lambda location: pytest.fail(f"{location} was opened"))
+    monkeypatch.setattr(broker, "snapshot", lambda run_ids: pytest.fail("the orders were read"))
+    make_reconciler().step()
 
 
 def test_two_reconcilers_do_not_send_twice(
