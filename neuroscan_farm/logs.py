@@ -27,7 +27,9 @@ IDS = ("run", "shard", "task", "worker", "attempt")  # what a line may carry, in
 _CONTEXT: ContextVar[dict[str, object] | None] = ContextVar("neuroscan_log_context", default=None)
 
 # A URL's password ends at the last @ before a space: it may hold any other character.
-_IN_URL = re.compile(r"(?P<head>\b[A-Za-z][A-Za-z0-9+.-]*://[^\s:@/]*):(?!PASSWORD@)[^\s]*@")  # but for our own hints
+_IN_URL = re.compile(
+    r"(?P<head>\b[A-Za-z][A-Za-z0-9+.-]*://[^\s:@/]*):(?!PASSWORD@)[^\s]*@"
+)  # but for our own hints
 _BY_NAME = re.compile(
     r"(?P<head>\b(?:[A-Za-z_]+_)?(?:password|passwd|secret|secret_key|secret_access_key|api_key|"
     r"access_token|auth_token|hf_token)"

@@ -102,7 +102,9 @@ def retry(
 ) -> None:
     """Try the failed tasks of a run again, after their cause was mended; every other row stays as it is."""
     if not failed:
-        raise typer.BadParameter("say what to try again; accepted is --failed, the tasks whose rows are not ok")
+        raise typer.BadParameter(
+            "say what to try again; accepted is --failed, the tasks whose rows are not ok"
+        )
     directory = find_run(run, load_settings().runs_dir)
     directory.check_versions()
     many = forget_failures(directory)

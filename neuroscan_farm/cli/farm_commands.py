@@ -130,7 +130,9 @@ def up(
     from neuroscan_farm.dispatch.celery_queue import start_workers
     from neuroscan_farm.dispatch.redis_server import RedisServer
 
-    device_sets_of(workers, gpu_split, memory_limit, stream=stream)  # what is wrong is said before anything is started
+    device_sets_of(
+        workers, gpu_split, memory_limit, stream=stream
+    )  # what is wrong is said before anything is started
     command = _command(gpu_split, workers, memory_limit, stream=stream)
     with RedisServer(port=port) as server:
         note(f"broker: {server.url}" + (f" and redis://127.0.0.1:{port}/0" if port else ""))

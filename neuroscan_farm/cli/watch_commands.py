@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,7 +48,7 @@ def status(
     look = _look(find_run(run, load_settings().runs_dir), broker)
     if as_json:
         overview = look.overview.to_json_dict(timings=timings)
-        print(json.dumps(overview | {"workers": look.workers, "farm": look.farm}))
+        print(json.dumps(overview | {"workers": look.workers, "farm": look.farm, "refusals": look.refusals}))
     else:
         for name, value in _lines(look):
             print(f"{name:<10} {value}")
@@ -76,9 +76,11 @@ def watch(
             overview = look.overview
             if live is not None:
                 live.update(_panel(look), refresh=True)
-            elif shown != (overview.state, overview.tasks_finished):
-                shown = (overview.state, overview.tasks_finished)
+            elif shown != (overview.state, overview.tasks_finished, bool(look.out_of_reach)):
+                shown = (overview.state, overview.tasks_finished, bool(look.out_of_reach))
                 note(f"{overview.state}: {overview.tasks_finished} of {overview.tasks} tasks finished")
+                if look.out_of_reach:
+                    note(look.out_of_reach)
             if overview.state in _ENDED:
                 break
             if until is not None and time.monotonic() >= until:
@@ -94,6 +96,8 @@ def watch(
         note(f"the run is {overview.state}; go on with: neuroscan-farm resume {directory.location}")
         raise typer.Exit(1)
     note(f"finished; the report is made by: neuroscan-farm report {directory.location}")
+    if overview.tasks_failed:
+        note(f"failed: {_failed(overview)}")
     _exit_by(overview)
 
 
@@ -115,6 +119,7 @@ def ls(as_json: JsonOption = False) -> None:
         done = f"{overview.tasks_finished}/{overview.tasks}"
         print(
             f"{overview.run_id}  {overview.state:<9} {done:>13}  {overview.created}  {','.join(overview.probes)}"
+            + (f"  ({overview.tasks_failed} failed)" if overview.tasks_failed else "")
         )
 
 
@@ -182,6 +187,8 @@ class _Seen:
     overview: Overview
     farm: str | None  # what the broker says of the farm; None for a run that needs none
     workers: list[dict[str, Any]]
+    refusals: list[dict[str, Any]] = field(default_factory=list)  # workers that cannot do the run, and why
+    out_of_reach: str | None = None  # what is said where the broker does not answer
 
 
 def _look(run: RunDirectory, broker_url: str | None) -> _Seen:
@@ -197,19 +204,20 @@ def _look(run: RunDirectory, broker_url: str | None) -> _Seen:
         farm = Broker(url, queue=settings.queue)
         workers = farm.workers()
         busy = [asdict(worker) for worker in workers if worker.run_id == overview.run_id]
+        refusals = [asdict(refusal) for refusal in farm.refusals(overview.run_id).values()]
         registered, ended = farm.entry(overview.run_id) is not None, farm.ended(overview.run_id)
         farm.close()
     except BrokerError:
-        return _Seen(
-            overview, f"broker {redacted(url)} is out of reach; set --broker or NEUROSCAN_BROKER_URL", []
-        )
+        said = f"broker {redacted(url)} is out of reach, so nobody knows who works on it"
+        said += "; set --broker or NEUROSCAN_BROKER_URL"
+        return _Seen(overview, said, [], out_of_reach=said)
     if overview.state == "queued":
         state = "running" if busy else "queued" if registered else "stopped"
         overview = replace(overview, state=state)
     said = f"workers: {len(workers)}, on this run: {len(busy)}"
     if ended is not None and ended.state == "error":  # the directory knows nothing of it
         said += f"; the run ended by an error of ours: {(ended.reason or 'unknown').strip().splitlines()[-1]}"
-    return _Seen(overview, said, busy)
+    return _Seen(overview, said, busy, refusals)
 
 
 def _lines(look: _Seen) -> list[tuple[str, str]]:
@@ -244,9 +252,21 @@ def _lines(look: _Seen) -> list[tuple[str, str]]:
         lines.append(("refused", overview.refusal))
     if look.farm is not None:
         lines.append(("farm", look.farm))
+    if overview.tasks_failed:
+        lines.append(("failed", _failed(overview)))
+    for refusal in look.refusals:
+        again = "; it is asked again in a while" if refusal["passing"] else ""
+        lines.append(("refusal", f"worker {refusal['worker']}: {refusal['error']}{again}"))
     for worker in look.workers:
         lines.append(("worker", f"{worker['name']} on {worker['device']}: shard {worker['shard_id']}"))
     return lines
+
+
+def _failed(overview: Overview) -> str:
+    return (
+        f"{overview.tasks_failed} tasks, see the report; after the mend: "
+        f"neuroscan-farm retry {overview.directory} --failed"
+    )
 
 
 def _timing_line(timing: ShardTiming) -> str:

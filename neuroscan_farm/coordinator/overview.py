@@ -139,7 +139,9 @@ def find_run(name: str, runs_dir: str | Path) -> RunDirectory:
     if len(found) == 1:
         return found[0]
     if found:
-        raise RunError(f"run {name!r} is not clear: {', '.join(run.manifest.run_id for run in found)}")
+        raise RunError(
+            f"run {name!r} is not clear: {', '.join(run.location for run in found)}; name one of these"
+        )
     raise RunError(
         f"run {name!r}: neither a run directory nor an id in {runs_dir}/; `neuroscan-farm ls` lists the runs"
     )

@@ -222,7 +222,7 @@ def _quarantine(task: Task, batches: Sequence[Batch], deaths: Sequence[Attempt])
     )
     workers = ", ".join(dict.fromkeys(death.worker for death in deaths))
     detail = (
-        f"{len(deaths)} workers died while they ran this task ({workers}); it is not tried again; the last said: "
+        f"workers died {len(deaths)} times while they ran this task ({workers}); it is not tried again; the last said: "
         f"{errors[-1] if errors else 'nothing'}; all of it is in attempts/"
     )
     return [
