@@ -175,10 +175,14 @@ def farm_at(broker_url: str | None, settings: Settings) -> Broker:
 
 def hand_over(directory: RunDirectory, farm: Broker, *, priority: int | None = None) -> None:
     """Put a run into the care of a farm, and say its id on stdout."""
+    from neuroscan_farm.dispatch.celery_queue import location_on
     from neuroscan_farm.dispatch.celery_queue import submit as register
 
+    directory.plan_complete()  # a damaged plan is said here, and not by a worker's log
+    places = _places(load_settings())
+    location = location_on(farm, directory, here=places.run_location)
     wake(directory, executor="celery", priority=priority)
-    register(directory, farm)
+    register(directory, farm, location=location)
     if not farm.workers():
         note("no worker is on this broker yet; start one with: neuroscan-farm worker")
     note(f"`neuroscan-farm watch {directory.location}` shows the progress")

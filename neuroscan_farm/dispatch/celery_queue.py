@@ -29,7 +29,7 @@ from neuroscan_farm.dispatch.parent_death import dying_with_parent
 from neuroscan_farm.dispatch.plain_messages import TASK_NAME as TASK_NAME
 from neuroscan_farm.dispatch.redis_transport import use_forgiving_transport
 from neuroscan_farm.dispatch.wire import ShardOrder, check_location, model_queue
-from neuroscan_farm.errors import BrokerError, RunError
+from neuroscan_farm.errors import BrokerError, NeuroscanError, RunError
 from neuroscan_farm.store.run_directory import RunDirectory
 
 ORDERS_PER_WORKER = 2  # queued for each live worker and run: enough to keep it busy, few enough to be fair
@@ -278,30 +278,67 @@ def queue_of(name: str) -> Queue:
     return Queue(name, Exchange(""), routing_key=name)
 
 
-def submit(run: RunDirectory, broker: Broker) -> None:
-    """Put a run into the care of the farm: a worker's reconciler sends its orders within seconds.
+def location_on(broker: Broker, run: RunDirectory, *, here: Callable[[str], str] = str) -> str:
+    """Return how a farm calls the place of a run, or is to call it.
 
-    Submitting a run again is harmless, and takes its workers' refusals back.
+    Args:
+        broker: the farm's broker.
+        run: the run, as this machine sees it.
+        here: says where on this machine the places are that others name.
 
     Raises:
         RunError: it is at a place that cannot be told to other machines, or the farm has it at another place already.
-        StorageError: the disk or the store refused.
         BrokerError: the broker is out of reach.
     """
-    manifest = run.manifest
     try:
         check_location(run.location)
     except ValueError as error:
         raise RunError(f"{run.location}: {error}; give the run another place with --output") from error
-    known = broker.entry(manifest.run_id)
-    if known is not None and known.location != run.location:
-        raise RunError(
-            f"{run.location}: this farm measures the same run (model, probes and request are equal) at {known.location} "
-            f"already; watch that one: neuroscan-farm watch {known.location}"
-        )
-    run.give_to_farm(broker.queue, run.location)
-    entry = RunEntry(run.location, manifest.model_fingerprint, manifest.model_name)
-    broker.register(manifest.run_id, entry)
+    run_id = run.manifest.run_id
+    known = broker.entry(run_id)
+    if known is None or known.location == run.location:
+        return run.location
+    try:
+        there = here(known.location)
+        found = RunDirectory.exists(there)
+    except NeuroscanError:  # outside of the roots, or in a store that is out of reach
+        there, found = known.location, False
+    if found and _same_place(there, run.location):
+        return known.location
+    mend = (
+        f"watch that one: neuroscan-farm watch {there}"
+        if found
+        else f"it is not to be found from here; if it is gone: neuroscan-farm cancel {run_id}"
+    )
+    raise RunError(
+        f"{run.location}: this farm measures the same run (model, probes and request are equal) at {known.location} "
+        f"already; {mend}"
+    )
+
+
+def _same_place(one: str, other: str) -> bool:
+    return one == other or ("://" not in one + other and os.path.realpath(one) == os.path.realpath(other))
+
+
+def submit(run: RunDirectory, broker: Broker, *, location: str | None = None) -> None:
+    """Put a run into the care of the farm: a worker's reconciler sends its orders within seconds.
+
+    Submitting a run again is harmless, and takes its workers' refusals back.
+
+    Args:
+        run: the run.
+        broker: the farm's broker.
+        location: what the farm calls its place, where that is known (`location_on`).
+
+    Raises:
+        RunError: see `location_on`.
+        StorageError: the disk or the store refused.
+        BrokerError: the broker is out of reach.
+    """
+    manifest = run.manifest
+    location = location or location_on(broker, run)
+    run.give_to_farm(broker.queue, location)
+    broker.register(manifest.run_id, RunEntry(location, manifest.model_fingerprint, manifest.model_name))
 
 
 def start_workers(command: Sequence[str], broker_url: str) -> subprocess.Popen[bytes]:

@@ -36,7 +36,7 @@ class Baseline:
             cache: the machine's cache.
             key: everything but the prompts that the numbers depend on.
             most_tokens: what memory is known to be enough for in one call of a layer; None is no bound.
-            on_layer: called after each layer, so that slow is not taken for hung.
+            on_layer: called after each layer, and while another worker computes them: slow is not hung.
         """
         self._lane = lane
         self._depth = depth
@@ -71,6 +71,7 @@ class Baseline:
                         shape=missing[key].embedded.shape,
                         dtype=missing[key].embedded.dtype,
                         device=missing[key].prompts[0].device,
+                        on_wait=self._on_layer,
                     )
                 )
                 for key in sorted(missing)  # in this order, lest two workers wait for each other

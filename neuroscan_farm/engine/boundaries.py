@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from neuroscan_farm.engine.weights.checkpoint import DTYPES, bytes_of
 from neuroscan_farm.errors import ModelError
@@ -27,6 +27,7 @@ from neuroscan_farm.planning.weight_files import StoredTensor, read_header
 
 log = logging.getLogger(__name__)
 
+_SECONDS_OF_WAITING = 5.0  # for another worker's boundaries, between two signs of life
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -191,7 +192,14 @@ class BoundaryCache:
 
     @contextlib.contextmanager
     def writer(
-        self, key: str, *, count: int, shape: torch.Size, dtype: torch.dtype, device: torch.device
+        self,
+        key: str,
+        *,
+        count: int,
+        shape: torch.Size,
+        dtype: torch.dtype,
+        device: torch.device,
+        on_wait: Callable[[], None] = lambda: None,
     ) -> Iterator[BoundaryWriter]:
         """Take the boundaries of one batch, one after the other; another worker that wants them waits meanwhile.
 
@@ -205,10 +213,11 @@ class BoundaryCache:
             shape: of each of them.
             dtype: of all of them.
             device: where `Boundaries` shall put what is read.
+            on_wait: called now and then while another worker computes them.
         """
         path = self._folder / f"{key}.safetensors"
         with contextlib.ExitStack() as held:
-            usable = self._lock(key, held)
+            usable = self._lock(key, held, on_wait)
             present = self.find(key, count=count, device=device) if usable else None
             writer = BoundaryWriter(present, count, shape, dtype, device)
             if writer.wanted and usable:
@@ -240,11 +249,17 @@ class BoundaryCache:
         assert writer.boundaries is not None
         return writer.boundaries
 
-    def _lock(self, key: str, held: contextlib.ExitStack) -> bool:
+    def _lock(self, key: str, held: contextlib.ExitStack, on_wait: Callable[[], None] = lambda: None) -> bool:
         """Hold a batch's lock until the stack ends; return whether the cache can be used."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            held.enter_context(FileLock(self._folder / f"{key}.lock", is_singleton=True))
+            lock = FileLock(self._folder / f"{key}.lock", is_singleton=True)
+            while True:
+                try:
+                    held.enter_context(lock.acquire(timeout=_SECONDS_OF_WAITING))
+                    break
+                except Timeout:
+                    on_wait()
         except OSError as error:
             self._complain(error)
             return False

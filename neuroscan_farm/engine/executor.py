@@ -34,7 +34,7 @@ from neuroscan_farm.planning.trie import PathTrie
 
 log = logging.getLogger(__name__)
 
-_SECONDS_BETWEEN_SIGNS = 0.05
+_SECONDS_BETWEEN_SIGNS = 0.5
 _BUNDLE_TOKENS = 1_536  # about what a CPU's cache is enough for; fixed, because rows are defined by it
 _UNITS_BYTES = 2 << 30  # what the units of a wave may take where nothing else bounds them
 

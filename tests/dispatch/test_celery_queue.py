@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -18,6 +19,7 @@ from neuroscan_farm.dispatch.broker_url import client_url
 from neuroscan_farm.dispatch.celery_queue import (
     ORDERS_PER_WORKER,
     CeleryDispatcher,
+    location_on,
     make_app,
     start_workers,
     submit,
@@ -329,3 +331,26 @@ def test_one_run_at_two_places_is_refused_while_the_farm_has_the_first(
     broker.unregister(first.manifest.run_id, Ended("finished", None, 0))
     submit(second, broker)
     assert broker.runs()[first.manifest.run_id].location == second.location
+
+
+def test_the_same_place_under_another_name_is_the_same_run(
+    make_run: MakeRun, broker: Broker, tmp_path: Path
+) -> None:
+    run = make_run("real")
+    submit(run, broker)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    again = RunDirectory.open(tmp_path / "link")
+    assert location_on(broker, again) == run.location
+    submit(again, broker)
+    assert broker.runs()[run.manifest.run_id].location == run.location
+    assert again.farm() == (broker.queue, run.location)
+
+
+def test_a_registered_run_that_is_not_to_be_found_is_told_with_the_way_out(
+    make_run: MakeRun, broker: Broker
+) -> None:
+    gone, new = make_run("gone"), make_run("new")
+    submit(gone, broker)
+    shutil.rmtree(gone.root)
+    with pytest.raises(RunError, match=f"neuroscan-farm cancel {new.manifest.run_id}"):
+        submit(new, broker)
