@@ -12,7 +12,7 @@ demo: $(READY) ## scan the bundled model with the embedded farm, then say where 
 	@echo "Open $(DEMO_RUN)/report/index.html"
 
 test: $(READY) ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 check: lint types test ## what CI runs
 
