@@ -449,7 +449,6 @@ def touch_everything(root: Path, given: object) -> None:
         run.executor,
         run.priority,
         run.attempts.all,
-        run.attempts.deaths,
         run.parts.look,
         run.parts.read,
         lambda: look_at(run).to_json_dict(timings=True),
