@@ -180,9 +180,9 @@ def main() -> int:
     add = parser.add_argument
     add("--faults", type=int, default=200)
     add("--tasks", type=int, default=3000)
-    add("--samples", type=int, default=200)
+    add("--samples", type=int, default=100)
     add("--seed", type=int, default=1)
-    add("--pause", type=float, default=1.0, help="seconds between two faults, on average")
+    add("--pause", type=float, default=0.8, help="seconds between two faults, on average")
     add("--local", action="store_true", help="the local executor in place of a farm")
     options = vars(parser.parse_args())
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
