@@ -120,7 +120,7 @@ class Reconciler:
             driver = Driver(run, dispatcher, location=entry.location)
             self._drivers[run_id], self._entries[run_id] = driver, entry
         end, _ = driver.step(0.0)
-        if end is not None and end.state == "cancelled" and run.wanted() != "cancelled":
+        if end is not None and end.state == "cancelled" and driver.run.wanted() != "cancelled":
             return  # it was resumed at this very moment
         if end is not None:
             exit_code = driver.refusal.exit_code if driver.refusal else int(end.state != "finished")

@@ -18,7 +18,7 @@ from neuroscan_farm.dispatch.celery_queue import submit
 from neuroscan_farm.engine.shard import execute_shard
 from neuroscan_farm.store.run_directory import RunDirectory
 from tests.conftest import MakeRun
-from tests.farm_fixtures import StartWorker, at_work, ended, lasting, wait_for
+from tests.farm_fixtures import StartWorker, ended, lasting, wait_for
 
 
 @pytest.fixture
@@ -109,7 +109,6 @@ def test_a_worker_with_another_version_of_the_model_leaves_the_run_to_others(
     refusals = wait_for(lambda: broker.refusals(run.manifest.run_id), "the refusal of the outdated worker")
     assert "not that of the run" in refusals["outdated"].error
     start_worker("--name", "right")
-    at_work(broker, run, worker="right")
     assert ended(broker, run).state == "finished"
     assert set(run.parts.read()["worker"].to_pylist()) == {"right"}
 
