@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 
 from neuroscan_farm.analyses import get_analysis
@@ -88,12 +88,13 @@ class Driver:
         events = self.dispatcher.poll(timeout_seconds)
         for event in events:
             self._note(event)
-        for action in decide(self._look()):
+        actions = decide(self._look())
+        # One new plan for all of them: it is written and read as a whole.
+        self._cut([action.shard_id for action in actions if isinstance(action, Narrow | Split)])
+        for action in actions:
             match action:
                 case Send(shard_id):
                     self.dispatcher.send(self._order(shard_id))
-                case Narrow(shard_id) | Split(shard_id):
-                    self._cut(shard_id)
                 case Resize(shards):
                     self._resize(shards)
                 case Compact():
@@ -172,19 +173,24 @@ class Driver:
             except StorageError as error:  # the very reason may be a full disk; the refusal is kept in memory
                 log.warning("the refusal could not be recorded: %s", error)
 
-    def _cut(self, shard_id: str) -> None:
-        """Cut a shard down to its missing tasks; one that workers died on travels alone from now on."""
+    def _cut(self, shards: Collection[str]) -> None:
+        """Cut shards down to their missing tasks; one that workers died on travels alone from now on."""
+        if not shards:
+            return
         killers = {
-            attempt.task_id
+            (attempt.shard_id, attempt.task_id)
             for attempt in self.run.attempts.all()
-            if attempt.kind == "died" and attempt.shard_id == shard_id
+            if attempt.kind == "died"
         }
-        missing = self._seen.missing(shard_id)
-        alone = [[task] for task in missing if task.task_id in killers]
-        others = [task for task in missing if task.task_id not in killers]
-        pieces = [Shard.of(tasks) for tasks in (others, *alone) if tasks]
-        log.info("shard %s is cut into %s", shard_id, ", ".join(piece.shard_id for piece in pieces))
-        self._replace([shard_id], pieces)
+        pieces = []
+        for shard_id in dict.fromkeys(shards):  # one that is begun may have killed workers too
+            missing = self._seen.missing(shard_id)
+            alone = [[task] for task in missing if (shard_id, task.task_id) in killers]
+            others = [task for task in missing if (shard_id, task.task_id) not in killers]
+            cut = [Shard.of(tasks) for tasks in (others, *alone) if tasks]
+            log.info("shard %s is cut into %s", shard_id, ", ".join(piece.shard_id for piece in cut))
+            pieces += cut
+        self._replace(shards, pieces)
 
     def _resize(self, shards: int) -> None:
         waiting = self._seen.waiting(self.dispatcher.in_flight())

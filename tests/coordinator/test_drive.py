@@ -354,3 +354,21 @@ def test_a_driver_that_slept_over_the_last_stage_does_not_call_its_old_plan_comp
     Driver(run, Slow()).step(0.0)
     assert tasks_of(run) == sorted(task.task_id for task in whole[0].tasks)
     assert not run.plan_complete()
+
+
+def test_many_shards_are_cut_down_by_one_new_plan(
+    model: Path, probe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = prepare(paper_plan(model, probe, shard_size=4), tmp_path / "run", executor="local")
+    before = tasks_of(run)
+    for shard in run.shards()[:3]:
+        commit(run, shard, list(shard.tasks[:1]))
+    written = []
+    write = run.write_plan
+    monkeypatch.setattr(run, "write_plan", lambda *a, **k: (written.append(1), write(*a, **k))[1])
+    driver = Driver(run, Queue())
+    driver.step(0.0)
+    assert len(written) == 1
+    assert tasks_of(run) == before
+    done = run.parts.look().done
+    assert all(len({task.task_id in done for task in shard.tasks}) == 1 for shard in run.shards())
