@@ -8,12 +8,15 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from neuroscan_farm.analyses.ablation import Ablation
 from neuroscan_farm.analyses.base import Analysis
+from neuroscan_farm.analyses.circuits import Circuits
 from neuroscan_farm.analyses.duplication import Duplication
 from neuroscan_farm.domain.requests import AnalysisRequest, EngineOptions
 from neuroscan_farm.errors import RequestError
 
-ANALYSES: Mapping[str, Analysis] = {analysis.name: analysis for analysis in (Duplication(),)}
+_ALL: tuple[Analysis, ...] = (Duplication(), Ablation(), Circuits())
+ANALYSES: Mapping[str, Analysis] = {analysis.name: analysis for analysis in _ALL}
 
 _MOST_SHOWN = 300  # characters of what was given, and of what is wrong with it, in a message
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from neuroscan_farm.domain.requests import Parameters
 from neuroscan_farm.domain.tasks import Task
+
+# [depth][depth]: how alike the baseline's residual streams after two layers are, -1 to 1.
+Similarity = Sequence[Sequence[float]]
 
 
 class Analysis(Protocol):
@@ -14,6 +17,7 @@ class Analysis(Protocol):
 
     name: str
     summary: str
+    further: str  # what a further stage measures, for people; empty where there is none
 
     @property
     def parameters(self) -> type[Parameters]:
@@ -32,6 +36,10 @@ class Analysis(Protocol):
         """Whether a further stage may follow the first."""
         ...
 
+    def needs_similarity(self, parameters: Parameters) -> bool:
+        """Whether a further stage looks at the similarity of layers; then the baseline's worker measures it."""
+        ...
+
     def next_stage(
         self,
         parameters: Parameters,
@@ -40,9 +48,17 @@ class Analysis(Protocol):
         probe_digests: Sequence[str],
         tasks: Sequence[Task],
         effects: Mapping[str, float],
+        similarity: Callable[[], Similarity],
     ) -> list[Task]:
         """Return the tasks that follow once all of `tasks` are finished; none when the plan is complete.
 
-        `effects` gives the mean effect by task id, on the request's metric; tasks that failed are absent.
+        Args:
+            parameters: this analysis' parameters.
+            depth: layers of the model.
+            probe_digests: of the run's probes.
+            tasks: what the plan holds so far, of all stages.
+            effects: the mean effect by task id, on the request's metric; tasks that failed are absent.
+            similarity: reads the similarity of layers; called only by an analysis whose `needs_similarity` holds. What
+                it raises is passed on.
         """
         ...

@@ -8,8 +8,11 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from neuroscan_farm.analyses.base import Similarity
+from neuroscan_farm.analyses.controls import control_blocks
+from neuroscan_farm.analyses.layer_choice import layers_between
 from neuroscan_farm.domain.paths import Block, LayerPath, parse_blocks
 from neuroscan_farm.domain.requests import Parameters
 from neuroscan_farm.domain.tasks import Task
@@ -29,6 +32,11 @@ class DuplicationParameters(Parameters):
     times: int = Field(2, ge=2, description="how often each block of the grid runs in all")
     blocks: tuple[str, ...] = Field((), description="blocks to try, such as 31,34 or 31,34;43,45 or 31,34x3")
     paths: tuple[str, ...] = Field((), description="explicit orders to try, such as 0..15,11..31")
+    controls: int = Field(
+        0,
+        ge=0,
+        description="for each of `blocks`, how many random windows of the same length are run as often, to compare with",
+    )
     sparse_first: bool = Field(False, description="scan with sparse_step first, then refine around the best")
     sparse_step: int = Field(4, ge=2, description="stride of the coarse stage")
     refine_top: int = Field(3, ge=1, description="how many of the best coarse blocks are refined")
@@ -47,12 +55,22 @@ class DuplicationParameters(Parameters):
             _as_value_error(LayerPath.parse, text)
         return value
 
+    @model_validator(mode="after")
+    def _controls_are_of_blocks(self) -> DuplicationParameters:
+        if self.controls and not self.blocks:
+            raise ValueError(
+                f"controls is {self.controls}, but no block is named for them to be like; name blocks, or leave it "
+                "out: a grid holds every block of a length"
+            )
+        return self
+
 
 class Duplication:
     """The duplication analysis: the grid of blocks, or the blocks and paths that were named."""
 
     name = "duplication"
     summary = "run blocks of layers twice: the full (i, j) grid, named blocks, or any order"
+    further = "a refinement around the best"
     parameters = DuplicationParameters
 
     def expand(self, parameters: Parameters, *, depth: int, probe_digests: Sequence[str]) -> list[Task]:
@@ -61,13 +79,13 @@ class Duplication:
         paths: dict[LayerPath, Block | None] = {LayerPath.identity(depth): None}
         if parameters.blocks or parameters.paths:
             for text in parameters.blocks:
-                blocks = parse_blocks(text)
-                single = blocks[0] if len(blocks) == 1 and blocks[0].times == 2 else None
-                paths.setdefault(LayerPath.duplicating(blocks, depth), single)
+                paths.setdefault(*_path_of_all(parse_blocks(text), depth))
             for text in parameters.paths:
                 path = LayerPath.parse(text)
                 path.check_depth(depth)
                 paths.setdefault(path, None)
+            for placed in _controls(parameters, depth):
+                paths.setdefault(*_path_of_all(placed, depth))
         else:
             stride = parameters.sparse_step if parameters.sparse_first else parameters.step
             for block in grid(parameters, depth=depth, step=stride):
@@ -79,6 +97,10 @@ class Duplication:
         assert isinstance(parameters, DuplicationParameters)
         return parameters.sparse_first and not (parameters.blocks or parameters.paths)
 
+    def needs_similarity(self, parameters: Parameters) -> bool:  # noqa: ARG002
+        """See `Analysis.needs_similarity`: the grid is refined by effects alone."""
+        return False
+
     def next_stage(
         self,
         parameters: Parameters,
@@ -87,6 +109,7 @@ class Duplication:
         probe_digests: Sequence[str],
         tasks: Sequence[Task],
         effects: Mapping[str, float],
+        similarity: Callable[[], Similarity],  # noqa: ARG002
     ) -> list[Task]:
         """Return the refinement of sparse-first: the neighbours of the best coarse blocks; see `Analysis`."""
         assert isinstance(parameters, DuplicationParameters)
@@ -123,13 +146,8 @@ def grid(parameters: DuplicationParameters, *, depth: int, step: int) -> Iterabl
     Raises:
         RequestError: the parameters leave no block in a model of `depth` layers.
     """
-    end = depth - parameters.skip_late
-    room = end - parameters.skip_early
-    if room < 1:
-        raise RequestError(
-            f"skip_early {parameters.skip_early} and skip_late {parameters.skip_late} leave no layer: "
-            f"this model has {depth} layers; their sum must be below {depth}"
-        )
+    layers = layers_between(skip_early=parameters.skip_early, skip_late=parameters.skip_late, depth=depth)
+    end, room = layers.stop, len(layers)
     if parameters.min_block > room:
         raise RequestError(
             f"min_block is {parameters.min_block} but this model has {depth} layers, of which {room} "
@@ -146,6 +164,25 @@ def grid(parameters: DuplicationParameters, *, depth: int, step: int) -> Iterabl
         for j in range(i + parameters.min_block, end + 1, step)
         if j - i <= longest
     ]
+
+
+def _controls(parameters: DuplicationParameters, depth: int) -> Iterable[tuple[Block, ...]]:
+    """Windows of the same lengths as the named blocks, none of them twice, and none of them named."""
+    known = [parse_blocks(text) for text in parameters.blocks]
+    if not parameters.controls:
+        return
+    room = layers_between(skip_early=parameters.skip_early, skip_late=parameters.skip_late, depth=depth)
+    for blocks in list(known):
+        found = control_blocks(
+            blocks, count=parameters.controls, first=room.start, end=room.stop, taken=known
+        )
+        known += found
+        yield from found
+
+
+def _path_of_all(blocks: Sequence[Block], depth: int) -> tuple[LayerPath, Block | None]:
+    plain = blocks[0] if len(blocks) == 1 and blocks[0].times == 2 else None
+    return LayerPath.duplicating(blocks, depth), plain
 
 
 def _path_of(block: Block, depth: int) -> tuple[LayerPath, Block | None]:

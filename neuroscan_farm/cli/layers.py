@@ -13,7 +13,7 @@ from neuroscan_farm.settings import user_configuration
 from neuroscan_farm.yaml_text import NotYaml, read_yaml
 
 _MOST_SHOWN = 200  # characters of what was given, in a message
-_TOP = ("model", "revision", "probes", "metric", "shard_size")
+_TOP = ("model", "revision", "probes", "metric", "confirm", "shard_size")
 
 
 def request_from(

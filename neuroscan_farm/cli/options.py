@@ -11,17 +11,20 @@ from typing import Annotated, Any
 
 import typer
 
+from neuroscan_farm.analyses import ANALYSES
 from neuroscan_farm.cli.layers import request_from
 from neuroscan_farm.domain.requests import AnalysisRequest
 
 _GRID = "Duplication"
+_LAYERS = "Ablation and circuits"
 _ENGINE = "Engine"
+_ANALYSES = "; ".join(f"{analysis.name}: {analysis.summary}" for analysis in ANALYSES.values())
 
 
 def _flags(
     analysis: Annotated[
         str | None,
-        typer.Argument(help="What to scan: duplication. May come from --config.", show_default=False),
+        typer.Argument(help=f"What to scan. {_ANALYSES}. May come from --config.", show_default=False),
     ] = None,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="A folder, a hub id, or `demo` for the bundled model.")
@@ -34,6 +37,12 @@ def _flags(
     metric: Annotated[
         str | None, typer.Option(help="Rank by log_odds (default), log_p_correct, correct or expected_score.")
     ] = None,
+    confirm: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of each probe's samples, such as 0.5, that is held out of all choices to confirm the best."
+        ),
+    ] = None,
     min_block: Annotated[
         int | None, typer.Option(help="Shortest block, in layers.", rich_help_panel=_GRID)
     ] = None,
@@ -42,10 +51,18 @@ def _flags(
     ] = None,
     step: Annotated[int | None, typer.Option(help="Stride of i and j.", rich_help_panel=_GRID)] = None,
     skip_early: Annotated[
-        int | None, typer.Option(help="Layers at the start that no block touches.", rich_help_panel=_GRID)
+        int | None,
+        typer.Option(
+            help="Layers at the start that no block touches, and that are never left out.",
+            rich_help_panel=_GRID,
+        ),
     ] = None,
     skip_late: Annotated[
-        int | None, typer.Option(help="Layers at the end that no block touches.", rich_help_panel=_GRID)
+        int | None,
+        typer.Option(
+            help="Layers at the end that no block touches, and that are never left out.",
+            rich_help_panel=_GRID,
+        ),
     ] = None,
     times: Annotated[
         int | None, typer.Option(help="How often each block of the grid runs in all.", rich_help_panel=_GRID)
@@ -64,6 +81,13 @@ def _flags(
             "--path", help="Any order instead of the grid: 0..15,11..31; repeatable.", rich_help_panel=_GRID
         ),
     ] = None,
+    controls: Annotated[
+        int | None,
+        typer.Option(
+            help="For each --block, so many random windows of the same length, to compare with.",
+            rich_help_panel=_GRID,
+        ),
+    ] = None,
     sparse_first: Annotated[
         bool | None,
         typer.Option(
@@ -76,6 +100,49 @@ def _flags(
     refine_top: Annotated[
         int | None,
         typer.Option(help="How many of the best coarse blocks are refined.", rich_help_panel=_GRID),
+    ] = None,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            help="Ablation: which layers to leave out, such as 0..5,9; default is all.",
+            rich_help_panel=_LAYERS,
+        ),
+    ] = None,
+    components: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--component",
+            help="Ablation: what of a layer is left out: layer (default), attention or mlp; repeatable.",
+            rich_help_panel=_LAYERS,
+        ),
+    ] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            help="Circuits: which pairs: fast (default), thorough or exhaustive.", rich_help_panel=_LAYERS
+        ),
+    ] = None,
+    top_layers: Annotated[
+        int | None,
+        typer.Option(
+            help="Circuits: how many layers, by what their absence changes, make pairs; default is 10.",
+            rich_help_panel=_LAYERS,
+        ),
+    ] = None,
+    similarity: Annotated[
+        float | None,
+        typer.Option(
+            help="Circuits: the cosine above which thorough takes layers for similar; default is 0.95.",
+            rich_help_panel=_LAYERS,
+        ),
+    ] = None,
+    pairs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--pair",
+            help="Circuits: a pair to try besides, such as 3,7; repeatable.",
+            rich_help_panel=_LAYERS,
+        ),
     ] = None,
     backend: Annotated[str | None, typer.Option(help="transformers.", rich_help_panel=_ENGINE)] = None,
     dtype: Annotated[

@@ -27,6 +27,7 @@ from neuroscan_farm.errors import NeuroscanError, StorageError
 from neuroscan_farm.logs import log_context
 from neuroscan_farm.planning import sizing
 from neuroscan_farm.planning.packing import pack, recut
+from neuroscan_farm.statistics.confirm_split import held_out_samples
 from neuroscan_farm.statistics.effects import mean_effects
 from neuroscan_farm.store.attempts import Attempt, deaths_while_loading, refusal_of
 from neuroscan_farm.store.control import Control
@@ -228,14 +229,19 @@ class Driver:
         manifest = self.run.manifest
         tasks: list[Task] = [task for shard in self._seen.shards for task in shard.tasks]
         baseline = next(task for task in tasks if task.is_baseline(manifest.depth))
+        share = self.request.confirm
         new = get_analysis(self.request.analysis).next_stage(
             self.request.parameters,
             depth=manifest.depth,
             probe_digests=list(manifest.probes.values()),
             tasks=tasks,
             effects=mean_effects(
-                self.run.parts.read(), metric=self.request.metric, baseline_id=baseline.task_id
+                self.run.parts.read(),
+                metric=self.request.metric,
+                baseline_id=baseline.task_id,
+                held_out=None if share is None else held_out_samples(self.run.probes(), share),
             ),
+            similarity=self.run.similarity.read,
         )
         shards = pack(new, most=self.request.shard_size or sizing.FIRST_SHARD_TASKS)
         self.run.write_plan([*self._seen.shards, *shards], complete=not new)

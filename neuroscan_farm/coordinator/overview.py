@@ -10,6 +10,7 @@ from neuroscan_farm.coordinator.decide import cannot_load
 from neuroscan_farm.coordinator.run_lock import is_driven
 from neuroscan_farm.errors import NeuroscanError, RunError
 from neuroscan_farm.planning.rate import measured_rate
+from neuroscan_farm.store.additions import additions_of
 from neuroscan_farm.store.attempts import deaths_while_loading, refusal_of
 from neuroscan_farm.store.control import Control
 from neuroscan_farm.store.part_file import ShardTiming
@@ -148,13 +149,15 @@ def find_run(name: str, runs_dir: str | Path) -> RunDirectory:
 
 
 def runs_in(runs_dir: str | Path) -> Iterator[RunDirectory]:
-    """Every run below `runs_dir`; a directory that is no run, or a damaged one, is left out.
+    """Every run below `runs_dir`, and what was added to each; a directory that is no run, or a damaged one, is left out.
 
     Raises:
         StorageError: the store cannot be reached.
     """
     for name in open_place(runs_dir).folders():
         try:
-            yield RunDirectory.open(inside(runs_dir, name))
+            run = RunDirectory.open(inside(runs_dir, name))
+            yield run
+            yield from additions_of(run)
         except NeuroscanError:
             continue

@@ -22,6 +22,7 @@ from neuroscan_farm.planning.model_source import find_model
 from neuroscan_farm.planning.packing import pack
 from neuroscan_farm.planning.sizing import FIRST_SHARD_TASKS
 from neuroscan_farm.probes.catalogue import load_probe
+from neuroscan_farm.statistics.confirm_split import check_split
 from neuroscan_farm.store.run_directory import Manifest, RunDirectory, make_run_id, request_content
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ def make_plan(request: AnalysisRequest, *, fetch_weights: bool = True) -> Plan:
         ProbeError: a probe is wrong, or lacks the answers that the metric needs.
         ModelError: the model is missing, damaged or no decoder.
     """
-    probes = _load_probes(request)
+    probes = load_probes(request)
     folder = find_model(request.model, revision=request.revision, weights=fetch_weights)
     facts = read_facts(folder, name=_short_name(request.model, folder))
     if fetch_weights or not is_hub_snapshot(folder):
@@ -90,6 +91,7 @@ def prepare(plan: Plan, root: str | Path, *, executor: str) -> RunDirectory:
             raise RunError(
                 f"{root}: holds the run {run.manifest.run_id} of another request "
                 f"({'; '.join(_differences(run, plan))}); give another --output, or the request that is in its request.yaml"
+                + _hint_at_extending(run, plan)
             )
         run.check_versions()
         return run
@@ -109,6 +111,8 @@ def prepare(plan: Plan, root: str | Path, *, executor: str) -> RunDirectory:
         scoring_version=SCORING_VERSION,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=_versions(),
+        layer_parameters=plan.facts.layer_parameters,
+        layer_kv_bytes=plan.facts.layer_kv_bytes,
     )
     return RunDirectory.create(
         root,
@@ -153,7 +157,13 @@ def forget_failures(run: RunDirectory) -> int:
     return len(failed)
 
 
-def _load_probes(request: AnalysisRequest) -> tuple[Probe, ...]:
+def load_probes(request: AnalysisRequest) -> tuple[Probe, ...]:
+    """Load the probes of a request, and check that they can tell its metric.
+
+    Raises:
+        RequestError: a probe is named twice, or is too small for the samples that are to be held out.
+        ProbeError: a probe is wrong, or lacks the answers that the metric needs.
+    """
     probes = tuple(load_probe(name) for name in request.probes)
     names = [probe.name for probe in probes]
     doubled = {name for name in names if names.count(name) > 1}
@@ -173,6 +183,8 @@ def _load_probes(request: AnalysisRequest) -> tuple[Probe, ...]:
                 + f"\nThe metric {request.metric.value} needs them: give each sample an `answer`, "
                 "or rank with --metric expected_score"
             )
+    if request.confirm is not None:
+        check_split(probes, request.confirm)
     return probes
 
 
@@ -190,7 +202,7 @@ def _differences(run: RunDirectory, plan: Plan) -> Sequence[str]:
         differences.append(f"its probes are {', '.join(run.manifest.probes)}, with other questions or others")
     old = request_content(run.request())
     new = request_content(plan.request)
-    for name in ("analysis", "metric", "shard_size"):
+    for name in ("analysis", "metric", "confirm", "shard_size"):
         if old[name] != new[name]:
             differences.append(f"its {name} is {old[name]}, not {new[name]}")
     for section in ("parameters", "engine"):
@@ -198,6 +210,14 @@ def _differences(run: RunDirectory, plan: Plan) -> Sequence[str]:
             if old[section].get(name) != value:
                 differences.append(f"its {section}.{name} is {old[section].get(name)}, not {value}")
     return differences or ["another version of the request"]
+
+
+def _hint_at_extending(run: RunDirectory, plan: Plan) -> str:
+    here, asked = dict(run.manifest.probes), {probe.name: probe.digest for probe in plan.probes}
+    more = [name for name in asked if name not in here]
+    if not more or not here.items() <= asked.items():
+        return ""
+    return f"; to add probes to it: neuroscan-farm extend {run.location} --probe {' --probe '.join(more)}"
 
 
 def _versions() -> dict[str, str]:

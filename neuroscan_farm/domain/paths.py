@@ -2,6 +2,9 @@
 
 Layer ranges are half-open everywhere inside (`Block(45, 52)` is layers 45..51), as in mergekit's `layer_range`;
 the *text* of a path has inclusive ranges (`"0..51,45..79"`), as exllamav3's `layer_map` and people write it.
+
+A step is a number: the layer where all of it runs, and 10,000 or 20,000 more where only its attention or only its mlp
+runs. In a text, these are `5:attention` and `5..7:mlp`.
 """
 
 from __future__ import annotations
@@ -10,17 +13,50 @@ import functools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 
 from neuroscan_farm.errors import RequestError
 
 MOST_STEPS = 32_767  # the tables on disk count layers and steps in 16 bits
+MOST_LAYERS = 9_999  # so that a layer's number, and what runs of it, fit those bits too
+_PER_COMPONENT = 10_000
 
 # Paths are made of slices of this, and compared with slices of it: a hundred thousand paths of hundreds of steps share
 # their integers, and are searched at the speed of a memory comparison.
 _NUMBERS = tuple(range(MOST_STEPS))
 
-_RUN = re.compile(r"(\d{1,18})(?:\.\.(\d{1,18}))?")
+_RUN = re.compile(r"(\d{1,18})(?:\.\.(\d{1,18}))?(?::(\w+))?")
 _BLOCK = re.compile(r"\(?\s*(\d{1,18})\s*,\s*(\d{1,18})\s*\)?\s*(?:x\s*(\d{1,18}))?")
+
+
+class Component(StrEnum):
+    """What a layer is made of, beside its norms and the residual stream that both parts add to."""
+
+    ATTENTION = "attention"
+    MLP = "mlp"
+
+    @property
+    def other(self) -> Component:
+        """The other one of the two."""
+        return Component.MLP if self is Component.ATTENTION else Component.ATTENTION
+
+
+_COMPONENTS = (None, Component.ATTENTION, Component.MLP)  # by how often 10,000 goes into a step
+
+
+def step_of(layer: int, only: Component | None = None) -> int:
+    """Return the step that runs a layer, or `only` one component of it."""
+    return layer + _PER_COMPONENT * _COMPONENTS.index(only)
+
+
+def layer_of(step: int) -> int:
+    """Return the layer that a step visits."""
+    return step % _PER_COMPONENT
+
+
+def component_of(step: int) -> Component | None:
+    """Return the only component that a step runs; None where it runs the whole layer."""
+    return _COMPONENTS[step // _PER_COMPONENT]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -69,47 +105,61 @@ class LayerPath:
     It is kept as its runs, which are few: a run of a hundred thousand configurations has tens of millions of steps.
     """
 
-    _runs: tuple[tuple[int, int], ...]
+    _runs: tuple[tuple[int, int], ...]  # of steps
 
-    def __init__(self, layers: Iterable[int]) -> None:
-        """Make the path of these layers.
+    def __init__(self, steps: Iterable[int]) -> None:
+        """Make the path of these steps; see `step_of`.
 
         Raises:
-            RequestError: there is none, one is negative, or the path is too long.
+            RequestError: there is none, one is no step, or the path is too long.
         """
-        steps = tuple(layers)
+        steps = tuple(steps)
         if not steps:
             raise RequestError("a path needs at least one layer")
         if min(steps) < 0:
             raise RequestError(f"path {','.join(map(str, steps))}: layers are numbered from 0")
-        _check_steps(max(len(steps), max(steps) + 1))
-        object.__setattr__(self, "_runs", tuple(_runs(steps)))
+        _check_steps(len(steps))
+        runs = tuple(_runs(steps))
+        for first, end in runs:
+            _check_run(first, end)
+        object.__setattr__(self, "_runs", runs)
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The steps in the order of their visits; written out anew whenever it is asked for."""
+        first, *others = self._runs
+        steps = _NUMBERS[slice(*first)]
+        for start, end in others:
+            steps += _NUMBERS[start:end]
+        return steps
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """The layers in the order of their visits; written out anew whenever it is asked for."""
-        first, *others = self._runs
-        layers = _NUMBERS[slice(*first)]
-        for start, end in others:
-            layers += _NUMBERS[start:end]
-        return layers
+        """The layers in the order of their visits, whatever runs of them; written out anew like `steps`."""
+        return self.steps if self.whole else tuple(map(layer_of, self.steps))
+
+    @property
+    def whole(self) -> bool:
+        """Whether every step runs all of its layer: only then can the path be a checkpoint's list of layers."""
+        return all(end <= _PER_COMPONENT for _, end in self._runs)
 
     def __len__(self) -> int:
         return sum(end - first for first, end in self._runs)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self.layers)
+        """Go through the steps."""
+        return iter(self.steps)
 
     def __lt__(self, other: object) -> bool:
         if not isinstance(other, LayerPath):
             return NotImplemented
-        return self.layers < other.layers
+        return self.steps < other.steps
 
     def __repr__(self) -> str:
         return f"LayerPath({self})"
 
     def __str__(self) -> str:
-        return ",".join(f"{a}..{b - 1}" if b - a > 1 else f"{a}" for a, b in self._runs)
+        return ",".join(map(_text_of_run, self._runs))
 
     @classmethod
     def identity(cls, depth: int) -> LayerPath:
@@ -118,7 +168,7 @@ class LayerPath:
 
     @classmethod
     def of_runs(cls, runs: Iterable[tuple[int, int]]) -> LayerPath:
-        """Make the path of half-open ranges, as `runs` returns them. The fast way to make one.
+        """Make the path of half-open ranges of steps, as `runs` returns them. The fast way to make one.
 
         Raises:
             RequestError: there is none, a range is empty, or the path is too long.
@@ -131,7 +181,8 @@ class LayerPath:
                     f"a path has no range of layers {first}..{end - 1}; layers are numbered from 0"
                 )
             steps += end - first
-            _check_steps(max(steps, end))
+            _check_steps(steps)
+            _check_run(first, end)
             if ranges and ranges[-1][1] == first:
                 ranges[-1] = (ranges[-1][0], end)
             else:
@@ -144,26 +195,33 @@ class LayerPath:
 
     @classmethod
     def parse(cls, text: str) -> LayerPath:
-        """Read inclusive ranges and single layers: `"0..15,11..31"`, `"0..3,5..11"`.
+        """Read inclusive ranges and single layers: `"0..15,11..31"`, `"0..3,5:mlp,6..11"`.
 
         Raises:
             RequestError: the text is not of that form or a range runs backwards.
         """
-        layers: list[int] = []
+        runs: list[tuple[int, int]] = []
         for piece in text.split(","):
             match = _RUN.fullmatch(piece.strip())
             if match is None:
                 raise RequestError(
                     f"path {text!r}: {piece.strip()!r} is neither a layer nor a range such as 11..31"
                 )
+            if match[3] is not None and match[3] not in list(Component):
+                raise RequestError(
+                    f"path {text!r}: {piece.strip()!r}: a layer has no component {match[3]!r}; "
+                    f"there are: {', '.join(Component)}"
+                )
             first, last = int(match[1]), int(match[2] or match[1])
             if last < first:
                 raise RequestError(
                     f"path {text!r}: {piece.strip()!r} runs backwards; list the layers one by one"
                 )
-            _check_steps(max(len(layers) + last + 1 - first, last + 1))  # before they are written out
-            layers.extend(range(first, last + 1))
-        return cls(tuple(layers))
+            _check_steps(last + 1 - first)
+            _check_layer(last)
+            base = step_of(0, None if match[3] is None else Component(match[3]))
+            runs.append((base + first, base + last + 1))
+        return cls.of_runs(runs)
 
     @classmethod
     def duplicating(cls, blocks: Iterable[Block], depth: int) -> LayerPath:
@@ -194,7 +252,7 @@ class LayerPath:
         return cls.of_runs(_runs(layers))
 
     def runs(self) -> list[tuple[int, int]]:
-        """The path as maximal ascending half-open ranges, in order of visit."""
+        """The path as maximal ascending half-open ranges of steps, in order of visit; of layers where it is `whole`."""
         return list(self._runs)
 
     def shared_prefix(self) -> int:
@@ -211,13 +269,24 @@ class LayerPath:
         visited = set(self.layers)
         return tuple(layer for layer in range(depth) if layer not in visited)
 
+    def require_whole(self, what: str) -> None:
+        """Refuse a path that runs layers in part, for `what` can list layers alone.
+
+        Raises:
+            RequestError: a step runs one component of its layer.
+        """
+        if not self.whole:
+            raise RequestError(
+                f"path {self} runs one component of a layer alone, which {what} cannot say; name a path of whole layers"
+            )
+
     def check_depth(self, depth: int) -> None:
         """Refuse a layer that the model does not have.
 
         Raises:
             RequestError: a layer is `depth` or more.
         """
-        last = max(end for _, end in self._runs) - 1
+        last = max(layer_of(end - 1) for _, end in self._runs)
         if last >= depth:
             raise RequestError(
                 f"path {self} visits layer {last}, but this model has {depth} layers; use 0 to {depth - 1}"
@@ -249,8 +318,27 @@ def _run_end(layers: tuple[int, ...], at: int) -> int:
     return known
 
 
+def _text_of_run(run: tuple[int, int]) -> str:
+    first, last = layer_of(run[0]), layer_of(run[1] - 1)
+    only = component_of(run[0])
+    return (f"{first}..{last}" if last > first else f"{first}") + (f":{only}" if only else "")
+
+
 def _check_steps(steps: int) -> None:
     if steps > MOST_STEPS:
-        raise RequestError(
-            f"a path of {steps} steps is too long; up to {MOST_STEPS} layers and steps can be recorded"
-        )
+        raise RequestError(f"a path of {steps} steps is too long; up to {MOST_STEPS} steps can be recorded")
+
+
+def _check_layer(layer: int) -> None:
+    if layer >= MOST_LAYERS:
+        raise RequestError(f"layer {layer}: a path can name layers 0 to {MOST_LAYERS - 1}")
+
+
+def _check_run(first: int, end: int) -> None:
+    """Refuse steps that are of no layer; numbers of steps have a gap before each component."""
+    last = end - 1
+    if last >= len(_COMPONENTS) * _PER_COMPONENT:
+        raise RequestError(f"step {last} is of no layer; a path can name layers 0 to {MOST_LAYERS - 1}")
+    if first // _PER_COMPONENT != last // _PER_COMPONENT:
+        last = MOST_LAYERS  # the run goes over a gap
+    _check_layer(layer_of(last))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
 
 from neuroscan_farm.domain.measurements import Metric
 
@@ -45,6 +45,14 @@ class EngineOptions(BaseModel):
     )
     trust_remote_code: bool = Field(False, description="run the model folder's own Python code")
 
+    @model_validator(mode="after")
+    def _lane_has_the_residual(self) -> EngineOptions:
+        if self.lane == "general" and self.residual != "auto":
+            raise ValueError(
+                "residual is float32, which the general lane does not do; use lane auto or fused, or residual auto"
+            )
+        return self
+
 
 class AnalysisRequest(BaseModel):
     """A request: model, analysis and its parameters, probes."""
@@ -64,6 +72,13 @@ class AnalysisRequest(BaseModel):
         min_length=1, description="built-in names or JSON/YAML files"
     )
     metric: Metric = Field(Metric.LOG_ODDS, description="what configurations are ranked by")
+    confirm: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="share of each probe's samples that is held out of all choices, and tells afterwards what the best "
+        "configurations are worth; none holds nothing out",
+    )
     parameters: SerializeAsAny[Parameters]
     engine: EngineOptions = EngineOptions()
     shard_size: int | None = Field(

@@ -30,7 +30,7 @@ class Task:
 
     def is_baseline(self, depth: int) -> bool:
         """Whether this is the identity path of a `depth`-layer model."""
-        return self.path.layers == tuple(range(depth))
+        return self.path == LayerPath.identity(depth)
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,6 +205,14 @@ class Executor:
         self._wave(paths, [job]).carry_out(lambda path: None)
         return dict(self._heads.logits(job.inputs, job.ends))
 
+    def baseline_ends(self, batches: Sequence[Batch]) -> Iterator[torch.Tensor]:
+        """Yield what the untouched model's last tokens are after each layer, [layers, samples, 1, hidden], by bundle."""
+        for bundle in self._bundles(batches):
+            inputs = self._inputs(bundle)
+            (boundaries,) = self._baseline.boundaries([inputs])
+            depth = len(self.anatomy.layers)
+            yield torch.stack([self.lane.end(inputs, boundaries[k + 1]).clone() for k in range(depth)])
+
     def _wave(self, paths: Sequence[LayerPath], jobs: Sequence[Job]) -> Wave:
         return Wave(
             PathTrie.of(paths),

@@ -10,6 +10,7 @@ from neuroscan_farm.domain.measurements import ENGINE_VERSION, SCORING_VERSION, 
 from neuroscan_farm.domain.tasks import Task
 from neuroscan_farm.engine.executor import Executor
 from neuroscan_farm.engine.prompts import Batch
+from neuroscan_farm.engine.similarity import layer_similarity
 from neuroscan_farm.engine.warm import WarmModel
 from neuroscan_farm.errors import CancelledRun, StorageError
 from neuroscan_farm.store.attempts import Attempt
@@ -68,7 +69,7 @@ def execute_shard(
     if (wanted := run.wanted()) != "running":
         raise CancelledRun(f"run {run.manifest.run_id} is {wanted}")
     look = _Look(run, on_task)
-    executor, batches = warm.ready_for(run)
+    executor, batches = warm.ready_for(run, components=not all(task.path.whole for task in missing))
     attempts = run.attempts.all()
     deaths = {task.task_id: _deaths_of(task, attempts) for task in missing}
     # Tasks travel together, so a death does not say whose it was: the next attempt runs them one by one.
@@ -78,6 +79,8 @@ def execute_shard(
         if len(deaths[task.task_id]) >= MAX_DEATHS:
             work.add([task], _quarantine(task, batches, deaths[task.task_id]))
     sound = [task for task in missing if len(deaths[task.task_id]) < MAX_DEATHS]
+    if run.needs_similarity() and any(task.is_baseline(run.manifest.depth) for task in sound):
+        work.similarity = layer_similarity(executor, batches)
     try:
         for tasks in _rounds(sound, whole=executor.loaded.layers.streamed):
             work.add(tasks, executor.measure(tasks, batches, on_task=look, apart=apart))
@@ -113,6 +116,9 @@ class _Work:
         self._rows: list[Measurement] = []
         self._started = time.time()
         self._began = time.perf_counter()
+        self.similarity: list[list[float]] | None = (
+            None  # of layers, where the run asks and the baseline is here
+        )
 
     def add(self, tasks: Sequence[Task], rows: Iterator[Measurement] | Sequence[Measurement]) -> None:
         """Add all rows of some tasks."""
@@ -155,6 +161,9 @@ class _Work:
             tasks=len(self._tasks),
             evaluations=sum(task.path.evaluations() for task in self._tasks),
         )
+        if self.similarity is not None:  # first: whoever finds the baseline's rows may go on with it
+            samples = sum(manifest.n_samples.values())
+            self._run.similarity.write(self.similarity, samples=samples)
         self._run.parts.write(shard_id, measurement_table(self._rows, self._tasks, provenance), timing)
 
     def commit_patiently(self, shard_id: str, patience_seconds: float, *, wait: Callable[[], None]) -> None:

@@ -8,12 +8,12 @@ and no others. Memory that runs out halves the micro-batch, and, where it must b
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
-from neuroscan_farm.domain.paths import LayerPath
+from neuroscan_farm.domain.paths import Component, LayerPath
 from neuroscan_farm.engine.boundaries import Boundaries
 from neuroscan_farm.engine.lanes.lane import Inputs, Lane, samples_of
 from neuroscan_farm.engine.micro_batches import MicroBatches, is_out_of_memory, release
@@ -23,8 +23,8 @@ from neuroscan_farm.planning.trie import PathTrie
 
 log = logging.getLogger(__name__)
 
-# The prompts' shapes, the layer's kind, whether only its end is wanted.
-_Kind = tuple[tuple[torch.Size, ...], object, bool]
+# The prompts' shapes, the layer's kind, whether only its end is wanted, the only component that runs.
+_Kind = tuple[tuple[torch.Size, ...], object, bool, Component | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +131,16 @@ class Wave:
             final = [node for node in members if node in self._ends]
             for travel in self._jobs:
                 for nodes, last in ((inner, False), (final, True)):
-                    self._visit(travel, layer, nodes, last, lambda node: on_step(some_path[node]))
+                    for only, alike in self._by_component(nodes):
+                        self._visit(travel, layer, alike, last, only, lambda node: on_step(some_path[node]))
                 travel.park(inner, {self._trie.nodes[node].parent for node in upcoming})
+
+    def _by_component(self, nodes: Sequence[int]) -> Iterable[tuple[Component | None, Sequence[int]]]:
+        """Group nodes by what of the layer they run: these share no call."""
+        groups: dict[Component | None, list[int]] = {}
+        for node in nodes:
+            groups.setdefault(self._trie.nodes[node].only, []).append(node)
+        return groups.items()
 
     def _in_order_of_stacks(self) -> list[tuple[int, tuple[int, ...]]]:
         """Let nodes follow their parents' order, newcomers last: stacks then travel on as they are, without a copy."""
@@ -155,13 +163,19 @@ class Wave:
         return found
 
     def _visit(
-        self, travel: _Travel, layer: int, nodes: Sequence[int], last: bool, on_step: Callable[[int], None]
+        self,
+        travel: _Travel,
+        layer: int,
+        nodes: Sequence[int],
+        last: bool,
+        only: Component | None,
+        on_step: Callable[[int], None],
     ) -> None:
-        """Run one layer on the units of these nodes, in micro-batches."""
+        """Run one layer, or one component of it, on the units of these nodes, in micro-batches."""
         inputs = travel.job.inputs
         shape = inputs.embedded.shape
         tokens = shape[:-1].numel()
-        kind = (tuple(ids.shape for ids in inputs.prompts), self._kinds[layer], last)
+        kind = (tuple(ids.shape for ids in inputs.prompts), self._kinds[layer], last, only)
         alone = not self._lane.stackable(inputs)
         pending = []
         for node in nodes:
@@ -214,15 +228,16 @@ class Wave:
         return first if as_they_are else torch.cat([place.unit() for place in places])
 
     def _call(self, travel: _Travel, layer: int, group: Sequence[int], kind: _Kind) -> torch.Tensor:
-        inputs, copies, last = travel.job.inputs, len(group), kind[2]
+        inputs, copies, (_, _, last, only) = travel.job.inputs, len(group), kind
         stack = self._gather(travel, group)
         if copies == 1:
-            return run_unit(self._lane, inputs, layer, stack, last=last, most_tokens=self._micro.most_tokens)
+            most_tokens = self._micro.most_tokens
+            return run_unit(self._lane, inputs, layer, stack, last=last, only=only, most_tokens=most_tokens)
         run = self._lane.run_last if last else self._lane.run
         if self._micro.admitted(kind, copies):
-            return run(inputs, layer, stack, copies)
-        alone = torch.cat([run(inputs, layer, unit, 1) for unit in stack.chunk(copies)])
-        self._micro.admit(kind, copies, same_bits(run(inputs, layer, stack, copies), alone))
+            return run(inputs, layer, stack, copies, only)
+        alone = torch.cat([run(inputs, layer, unit, 1, only) for unit in stack.chunk(copies)])
+        self._micro.admit(kind, copies, same_bits(run(inputs, layer, stack, copies, only), alone))
         return alone
 
     def _keep(self, travel: _Travel, node: int, place: _Place | Failure, last: bool) -> None:
@@ -246,6 +261,7 @@ def run_unit(
     unit: torch.Tensor,
     *,
     last: bool = False,
+    only: Component | None = None,
     most_tokens: int | None = None,
 ) -> torch.Tensor:
     """Run layer k on one unit, or its end; where that does not fit in memory, half of its samples at a time.
@@ -256,6 +272,7 @@ def run_unit(
         k: the layer.
         unit: what it is run on.
         last: whether only the end is wanted.
+        only: the only component of the layer that runs; None is the whole layer.
         most_tokens: what memory is known to be enough for.
 
     Raises:
@@ -266,7 +283,7 @@ def run_unit(
     single = samples_of(inputs) == 1
     if single or not lane.stackable(inputs) or tokens <= (most_tokens or tokens):
         try:
-            return run(inputs, k, unit, 1)
+            return run(inputs, k, unit, 1, only)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -281,7 +298,7 @@ def run_unit(
             samples_of(inputs),
         )
     halves = [
-        run_unit(lane, half, k, part, last=last, most_tokens=most_tokens)
+        run_unit(lane, half, k, part, last=last, only=only, most_tokens=most_tokens)
         for half, part in zip(lane.halves(inputs), lane.split(inputs, unit), strict=True)
     ]
     return lane.join(inputs, halves[0], halves[1])

@@ -13,6 +13,7 @@ from neuroscan_farm.domain.probes import Probe
 from neuroscan_farm.domain.requests import EngineOptions
 from neuroscan_farm.engine.anatomy import Anatomy, find_anatomy
 from neuroscan_farm.engine.boundaries import BoundaryCache
+from neuroscan_farm.engine.component_gate import pass_component_gate
 from neuroscan_farm.engine.executor import Executor
 from neuroscan_farm.engine.freed_memory import keep_freed_memory
 from neuroscan_farm.engine.gate import pass_gate, tolerance_of
@@ -85,8 +86,12 @@ class WarmModel:
         if memory_limit_mb is None:  # what is kept would count as this process's
             keep_freed_memory()
 
-    def ready_for(self, run: RunDirectory) -> tuple[Executor, list[Batch]]:
+    def ready_for(self, run: RunDirectory, *, components: bool = False) -> tuple[Executor, list[Batch]]:
         """Return the executor and the batches of a run, loading and gating the model where it is not held yet.
+
+        Args:
+            run: the run.
+            components: whether paths will run components of layers alone, which has a gate of its own.
 
         Raises:
             ModelError: the model is missing, damaged, not the one of the run, or fails the gate.
@@ -103,7 +108,11 @@ class WarmModel:
         asked = tuple((probe.name, probe.digest) for probe in probes)
         if asked not in self._ready:
             self._ready[asked] = self._prove(self._held, probes, request.engine)
-        return self._ready[asked]
+        executor, batches = self._ready[asked]
+        if components:
+            pass_component_gate(executor, batches)
+            self._on_progress()
+        return executor, batches
 
     def _load(self, run: RunDirectory, options: EngineOptions) -> _Held:
         request, manifest = run.request(), run.manifest
@@ -176,8 +185,6 @@ def choose_lane(
     wanted = getattr(torch, options.residual) if options.residual != "auto" else None
     insisting = options.lane == "fused" or options.residual != "auto"
     if options.lane == "general":
-        if options.residual != "auto":
-            raise ModelError("residual is float32, which only the fused lane does; use lane auto or fused")
         return GeneralLane(anatomy)
     loaded.layers.follow(anatomy.layers)
     lane, reason = fused_lane(anatomy, residual_dtype=wanted, ensure=loaded.layers.ensure)

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from neuroscan_farm.errors import ModelError
+from neuroscan_farm.planning.layer_costs import layer_kv_bytes, layer_parameters
+from neuroscan_farm.planning.weight_files import StoredTensor, stored_tensors
 
 DEPTH_NAMES = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _KINDS = ("layers_block_type", "layer_types")  # one entry for each layer
@@ -35,6 +37,8 @@ class ModelFacts:
     dtype: str  # of the checkpoint
     weight_bytes: int
     fingerprint: str
+    layer_parameters: tuple[int, ...] | None = None  # of each layer; None where the weight files do not tell
+    layer_kv_bytes: tuple[int, ...] | None = None  # a token's, in the cache of each layer; see `layer_costs`
 
 
 def read_facts(folder: Path, *, name: str | None = None) -> ModelFacts:
@@ -52,6 +56,8 @@ def read_facts(folder: Path, *, name: str | None = None) -> ModelFacts:
         raise ModelError(
             f"{folder}/config.json: the number of layers is missing; expected one of {', '.join(DEPTH_NAMES)}"
         )
+    dtype = str(text.get("dtype") or text.get("torch_dtype") or "float32")
+    tensors = _tensors(folder)
     return ModelFacts(
         folder=folder,
         name=name or folder.name,
@@ -59,9 +65,11 @@ def read_facts(folder: Path, *, name: str | None = None) -> ModelFacts:
         depth=depth,
         hidden_size=_first_number(text, _WIDTH) or 0,
         max_tokens=_first_number(text, _LENGTH),
-        dtype=str(text.get("dtype") or text.get("torch_dtype") or "float32"),
+        dtype=dtype,
         weight_bytes=sum(path.stat().st_size for path in folder.glob("*.safetensors")),
         fingerprint=fingerprint(folder),
+        layer_parameters=layer_parameters(tensors, depth=depth),
+        layer_kv_bytes=layer_kv_bytes(tensors, text, depth=depth, dtype=dtype.removeprefix("torch.")),
     )
 
 
@@ -149,6 +157,14 @@ def fingerprint(folder: Path) -> str:
                 file.seek(math.floor(max(size - _SAMPLE_BYTES, 0) * k / (_SAMPLES_PER_FILE + 1)))
                 digest.update(file.read(_SAMPLE_BYTES))
     return digest.hexdigest()
+
+
+def _tensors(folder: Path) -> dict[str, StoredTensor]:
+    """Return what the weight files hold; nothing where they are not fetched, or damaged, which loading will say."""
+    try:
+        return stored_tensors(folder)
+    except ModelError:
+        return {}
 
 
 def _length_of_a_list(config: dict[str, Any]) -> int | None:

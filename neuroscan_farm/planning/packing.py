@@ -23,7 +23,7 @@ def pack(tasks: Sequence[Task], *, most: int) -> list[Shard]:
     n_shards = math.ceil(len(tasks) / most)
     members: list[list[Task]] = [[] for _ in range(n_shards)]
     open_shards = [(0, index) for index in range(n_shards)]
-    waiting = [(-_cost(family), family[0].path.layers, family) for family in _families(tasks, most)]
+    waiting = [(-_cost(family), family[0].path.steps, family) for family in _families(tasks, most)]
     heapq.heapify(waiting)
     while waiting:
         _, _, family = heapq.heappop(waiting)
@@ -34,12 +34,12 @@ def pack(tasks: Sequence[Task], *, most: int) -> list[Shard]:
         if len(members[index]) < most:
             heapq.heappush(open_shards, (load + _cost(taken), index))
         if rest:
-            heapq.heappush(waiting, (-_cost(rest), rest[0].path.layers, rest))
+            heapq.heappush(waiting, (-_cost(rest), rest[0].path.steps, rest))
     shards = [
-        _planned(Shard.of(sorted(group, key=lambda task: task.path.layers))) for group in members if group
+        _planned(Shard.of(sorted(group, key=lambda task: task.path.steps))) for group in members if group
     ]
     # The longest path that costs nothing; without the baseline, always the same one of the cheapest.
-    baseline = min(tasks, key=lambda task: (task.path.evaluations(), -len(task.path), task.path.layers))
+    baseline = min(tasks, key=lambda task: (task.path.evaluations(), -len(task.path), task.path.steps))
     return sorted(shards, key=lambda shard: baseline not in shard.tasks)
 
 
@@ -48,7 +48,7 @@ def recut(tasks: Sequence[Task], *, shards: int, most: int) -> list[Shard]:
 
     Neighbours in the order of their paths stay together, because they share the most work.
     """
-    ordered = sorted(tasks, key=lambda task: task.path.layers)
+    ordered = sorted(tasks, key=lambda task: task.path.steps)
     costs = [task.path.evaluations() + 1 for task in ordered]  # the baseline costs something too
     each = sum(costs) / max(shards, 1)
     pieces: dict[int, list[Task]] = {}
@@ -70,9 +70,9 @@ def _planned(shard: Shard) -> Shard:
 def _families(tasks: Sequence[Task], most: int) -> list[list[Task]]:
     """Group tasks whose first node is the same, in the order of their paths, in groups of at most `most`."""
     by_first_node: dict[tuple[int, int | None], list[Task]] = {}
-    for task in sorted(tasks, key=lambda task: task.path.layers):
+    for task in sorted(tasks, key=lambda task: task.path.steps):
         start = task.path.shared_prefix()
-        following = task.path.layers[start] if start < len(task.path) else None
+        following = task.path.steps[start] if start < len(task.path) else None
         by_first_node.setdefault((start, following), []).append(task)
     return [
         family[first : first + most]

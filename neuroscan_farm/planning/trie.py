@@ -1,9 +1,9 @@
 """The trie of layer paths: whatever prefix two paths share is one chain of nodes, and is computed once.
 
 A path leaves the baseline after its longest prefix in common with the untouched model; its first node hangs there.
-A node is one visit to one layer. Visits are carried out in sweeps over the layers 0..L-1: after its start a path of
-one duplicated block, or with skipped layers, visits layers in increasing order and needs one sweep; every step back
-to an earlier layer, or to the same one, needs another.
+A node is one visit to one layer, or to one component of it. Visits are carried out in sweeps over the layers 0..L-1:
+after its start a path of one duplicated block, or with skipped layers, visits layers in increasing order and needs one
+sweep; every step back to an earlier layer, or to the same one, needs another.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from neuroscan_farm.domain.paths import LayerPath
+from neuroscan_farm.domain.paths import Component, LayerPath, component_of, layer_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,7 @@ class Node:
     start: int  # the baseline's boundary that the chain of this node began at
     parent: int | None  # the node visited before; None where that is the baseline's boundary `start`
     sweep: int  # in which sweep over the layers the visit takes place
+    only: Component | None = None  # the only component that runs; None is the whole layer
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +43,16 @@ class PathTrie:
         for path in sorted(set(paths)):
             start = path.shared_prefix()
             parent: int | None = None
-            for layer in path.layers[start:]:
-                key = (start, parent, layer)
+            for step in path.steps[start:]:
+                key = (start, parent, step)
                 if key not in known:
-                    sweep = 0
+                    layer, sweep = layer_of(step), 0
                     if parent is not None:
                         before = nodes[parent]
                         sweep = before.sweep + (layer <= before.layer)
                         children[parent].append(len(nodes))
                     known[key] = len(nodes)
-                    nodes.append(Node(layer, start, parent, sweep))
+                    nodes.append(Node(layer, start, parent, sweep, component_of(step)))
                     children.append([])
                 parent = known[key]
             ends[path] = parent

@@ -10,6 +10,7 @@ parts/            rows of finished tasks: a Parquet file for each shard, or for 
 attempts/         what was tried and failed
 farm.json         which farm cares for the run, if one does
 control.json      what the user wants of the run now, and who is to carry it out
+similarity.json   how alike layers are, where a further stage asks for it
 report/           what the report step made of the parts
 """
 
@@ -25,7 +26,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from neuroscan_farm.analyses import read_request
+from neuroscan_farm.analyses import get_analysis, read_request
 from neuroscan_farm.domain.identity import content_digest
 from neuroscan_farm.domain.measurements import ENGINE_VERSION, SCORING_VERSION
 from neuroscan_farm.domain.probes import Probe
@@ -38,6 +39,7 @@ from neuroscan_farm.store.control import Control, read_control, write_control
 from neuroscan_farm.store.parts import Parts
 from neuroscan_farm.store.places import Place, open_place
 from neuroscan_farm.store.plan_file import PlanFile, Planned
+from neuroscan_farm.store.similarity_file import SimilarityFile
 from neuroscan_farm.yaml_text import NotYaml, read_yaml
 
 MANIFEST_VERSION = 1
@@ -66,6 +68,10 @@ class Manifest:
     created: str  # ISO 8601, UTC
     versions: Mapping[str, str]  # of this program and the libraries that matter, on the coordinator
     schema_version: int = MANIFEST_VERSION
+    layer_parameters: tuple[int, ...] | None = None  # of each layer; None where the weight files do not tell
+    layer_kv_bytes: tuple[int, ...] | None = (
+        None  # bytes of a token in the key-value cache of each layer; None as above
+    )
 
 
 class RunDirectory:
@@ -78,6 +84,7 @@ class RunDirectory:
             place.below("parts"), run_id=manifest.run_id, rows_per_task=sum(manifest.n_samples.values())
         )
         self.attempts = Attempts(place.below("attempts"))
+        self.similarity = SimilarityFile(place, depth=manifest.depth)
         self._plan = PlanFile(place)
 
     @classmethod
@@ -216,6 +223,11 @@ class RunDirectory:
                 raise RunError(f"{where} was changed after the run was made; restore it")
             probes.append(probe)
         return tuple(probes)
+
+    def needs_similarity(self) -> bool:
+        """Whether the worker that measures the baseline writes `similarity` too."""
+        request = self.request()
+        return get_analysis(request.analysis).needs_similarity(request.parameters)
 
     def shards(self) -> list[Shard]:
         """The plan's shards, in the order in which they are sent.

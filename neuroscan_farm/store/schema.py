@@ -111,7 +111,7 @@ def measurement_table(
     by_id = {task.task_id: task for task in tasks}
     theirs = [by_id[row.task_id] for row in rows]
     measured = {row.task_id for row in rows}
-    layers = {task_id: by_id[task_id].path.layers for task_id in measured}
+    layers = {task_id: by_id[task_id].path.steps for task_id in measured}
     paths = [layers[row.task_id] for row in rows]
     skipped = {task_id: by_id[task_id].path.skipped(provenance.depth) for task_id in measured}
     scores = [row.score for row in rows]

@@ -175,3 +175,9 @@ def test_a_request_cannot_be_changed_once_it_is_read() -> None:
     request = read_request(GOOD, where="test")
     with pytest.raises(ValueError, match="frozen"):
         request.model = "other"  # type: ignore[misc]
+
+
+def test_the_general_lane_and_a_float32_residual_are_refused_together() -> None:
+    engine = {"lane": "general", "residual": "float32"}
+    with pytest.raises(RequestError, match="the general lane does not do; use lane auto or fused"):
+        read_request({**GOOD, "engine": engine}, where="scan.yaml")

@@ -9,10 +9,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuroscan_farm.domain.paths import Block, LayerPath, parse_blocks
+from neuroscan_farm.domain.paths import (
+    MOST_LAYERS,
+    Block,
+    Component,
+    LayerPath,
+    component_of,
+    layer_of,
+    parse_blocks,
+    step_of,
+)
 from neuroscan_farm.errors import RequestError
 
 layers = st.lists(st.integers(0, 40), min_size=1, max_size=60).map(tuple)
+visits = st.lists(
+    st.tuples(
+        st.integers(0, 12) | st.integers(MOST_LAYERS - 3, MOST_LAYERS - 1),
+        st.sampled_from([None, *Component]),
+    ),
+    min_size=1,
+    max_size=20,
+)
 
 
 @st.composite
@@ -194,7 +211,7 @@ def test_the_text_of_a_block_reads_back_as_the_block(drawn: tuple[int, Block]) -
     assert parse_blocks(str(block)) == (block,)
 
 
-@pytest.mark.parametrize("text", ["0..99999999999", "40000", "0..32000,0..32000"])
+@pytest.mark.parametrize("text", ["0..99999999999", "0..9000,0..9000,0..9000,0..9000"])
 def test_a_path_too_long_for_the_tables_is_refused_before_it_is_written_out(text: str) -> None:
     with pytest.raises(RequestError, match="too long; up to 32767"):
         LayerPath.parse(text)
@@ -237,3 +254,73 @@ def test_paths_are_ordered_and_equal_as_their_layers_are(
 def test_runs_that_make_no_path_are_refused(runs: list[tuple[int, int]]) -> None:
     with pytest.raises(RequestError):
         LayerPath.of_runs(runs)
+
+
+@given(visits)
+def test_a_path_of_components_says_which_layer_each_step_visits_and_what_of_it_runs(
+    order: list[tuple[int, Component | None]],
+) -> None:
+    path = LayerPath(step_of(layer, only) for layer, only in order)
+    assert [(layer_of(step), component_of(step)) for step in path.steps] == order
+    assert path.layers == tuple(layer for layer, _ in order)
+    assert path.whole == all(only is None for _, only in order)
+    assert LayerPath.parse(str(path)) == path
+    assert LayerPath.of_runs(path.runs()) == path
+    assert max(path.steps) < 2**15, "steps are kept in 16 bits"
+
+
+@given(visits, visits)
+def test_two_paths_of_components_are_one_only_if_they_run_the_same(
+    one: list[tuple[int, Component | None]], other: list[tuple[int, Component | None]]
+) -> None:
+    left, right = (LayerPath(step_of(*visit) for visit in order) for order in (one, other))
+    assert (left == right, str(left) == str(right)) == (one == other, one == other)
+    assert (left < right) == (left.steps < right.steps)
+
+
+def test_components_are_written_behind_their_layers() -> None:
+    path = LayerPath.parse("0..4,5:mlp,6..7:attention,8,8:mlp, 9:mlp")
+    assert path.steps == (0, 1, 2, 3, 4, 20_005, 10_006, 10_007, 8, 20_008, 20_009)
+    assert str(path) == "0..4,5:mlp,6..7:attention,8,8..9:mlp"
+    assert path.layers == (0, 1, 2, 3, 4, 5, 6, 7, 8, 8, 9)
+
+
+def test_a_layer_of_which_a_component_runs_is_not_skipped_and_not_the_untouched_models() -> None:
+    path = LayerPath.parse("0..2,3:mlp,5")
+    assert path.skipped(6) == (4,)
+    assert (path.shared_prefix(), path.evaluations()) == (3, 2)
+    assert LayerPath.parse("0:attention,1..5").shared_prefix() == 0
+    with pytest.raises(RequestError, match="visits layer 5, but this model has 5 layers"):
+        LayerPath.parse("0..3,5:mlp").check_depth(5)
+    path.check_depth(6)
+
+
+@pytest.mark.parametrize("text", ["40000", "9999", "9999:mlp", "9990..10001", "0..32000"])
+def test_a_layer_beyond_what_a_step_can_say_is_refused(text: str) -> None:
+    with pytest.raises(RequestError, match="can name layers 0 to 9998"):
+        LayerPath.parse(text)
+
+
+@pytest.mark.parametrize(
+    "steps", [(9_999,), (19_999,), (29_999,), (9_998, 9_999, 10_000), (30_000,), (10**12,)]
+)
+def test_a_number_that_is_no_step_is_refused(steps: tuple[int, ...]) -> None:
+    with pytest.raises(RequestError, match="can name layers 0 to 9998"):
+        LayerPath(steps)
+
+
+@pytest.mark.parametrize("runs", [[(9_990, 10_010)], [(29_990, 30_010)], [(9_999, 10_000)]])
+def test_a_run_over_the_gap_between_components_is_refused(runs: list[tuple[int, int]]) -> None:
+    with pytest.raises(RequestError, match="can name layers 0 to 9998"):
+        LayerPath.of_runs(runs)
+
+
+def test_a_component_that_no_layer_has_is_refused_with_those_there_are() -> None:
+    with pytest.raises(
+        RequestError, match=r"'5:ffn': a layer has no component 'ffn'; there are: attention, mlp"
+    ):
+        LayerPath.parse("0..4,5:ffn")
+
+
+def test_each_component_is_the_other_ones_other() -> None:
+    assert [component.other for component in Component] == [Component.MLP, Component.ATTENTION]

@@ -60,18 +60,20 @@ class Watched:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._lane, name)
 
-    def run(self, inputs: Inputs, k: int, stack: torch.Tensor, copies: int) -> torch.Tensor:
-        return self._watch("run", inputs, k, stack, copies)
+    def run(self, inputs: Inputs, k: int, stack: torch.Tensor, copies: int, *only: Any) -> torch.Tensor:
+        return self._watch("run", inputs, k, stack, copies, *only)
 
-    def run_last(self, inputs: Inputs, k: int, stack: torch.Tensor, copies: int) -> torch.Tensor:
-        return self._watch("run_last", inputs, k, stack, copies)
+    def run_last(self, inputs: Inputs, k: int, stack: torch.Tensor, copies: int, *only: Any) -> torch.Tensor:
+        return self._watch("run_last", inputs, k, stack, copies, *only)
 
-    def _watch(self, name: str, inputs: Inputs, k: int, stack: torch.Tensor, copies: int) -> torch.Tensor:
+    def _watch(
+        self, name: str, inputs: Inputs, k: int, stack: torch.Tensor, copies: int, *only: Any
+    ) -> torch.Tensor:
         if (error := self._fail(k, stack)) is not None:
             raise error
         self.units[name] += copies
         self.sizes.add(copies)
-        result: torch.Tensor = getattr(self._lane, name)(inputs, k, stack, copies)
+        result: torch.Tensor = getattr(self._lane, name)(inputs, k, stack, copies, *only)
         return result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, BertConfig, BertLMHeadModel
 
+from neuroscan_farm.demo import MODEL_DIR
 from neuroscan_farm.domain.requests import EngineOptions
 from neuroscan_farm.engine.anatomy import find_anatomy
 from neuroscan_farm.engine.boundaries import BoundaryCache
@@ -43,6 +45,15 @@ def test_a_sound_model_passes_and_is_left_as_it_was(
     assert len(loaded.model.model.layers) == 6
     assert not any("forward" in vars(layer) for layer in loaded.model.model.layers)
     assert torch.equal(before, loaded.model(input_ids=batches[0].token_ids).logits)
+
+
+def test_a_rebuilt_model_that_blows_up_its_own_rounding_is_judged_by_that(tmp_path: Path) -> None:
+    """Its last layer run twice moves the bundled model by 1.1e-5 on these prompts: by rounding, and nothing else."""
+    samples = [{"prompt": f"{a}+1=", "answer": str(a + 1)} for a in range(1, 6)]
+    (tmp_path / "short.json").write_text(json.dumps({"name": "short", "samples": samples}))
+    loaded = load(MODEL_DIR, EngineOptions())
+    batches = _batches(loaded, tmp_path / "short.json")
+    assert pass_gate(_executor(loaded, 14, tmp_path), batches) < 1e-4
 
 
 def test_a_bidirectional_model_is_refused_as_not_causal(

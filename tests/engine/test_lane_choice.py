@@ -75,11 +75,6 @@ def test_what_only_the_fused_lane_does_is_refused_where_it_does_not_serve(
         warm.ready_for(run)
 
 
-def test_a_float32_residual_in_the_general_lane_is_refused(make_run: MakeRun, warm: Any) -> None:
-    with pytest.raises(ModelError, match="only the fused lane"):
-        warm.ready_for(make_run(engine={"lane": "general", "residual": "float32"}))
-
-
 def test_a_float32_residual_under_bfloat16_is_in_the_rows(make_run: MakeRun, warm: Any) -> None:
     run = make_run(engine={"dtype": "bfloat16", "residual": "float32"}, parameters={"blocks": ["2,4"]})
     execute_shard(run, run.shards()[0].shard_id, 1, worker="test", warm=warm)

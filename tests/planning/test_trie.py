@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuroscan_farm.domain.paths import Block, LayerPath
+from neuroscan_farm.domain.paths import Block, Component, LayerPath
 from neuroscan_farm.planning.trie import PathTrie, evaluations
 
 paths_of_any_kind = st.lists(
@@ -96,3 +96,28 @@ def test_all_pairs_of_skipped_layers_branch_off_the_single_ones() -> None:
     alone = sum(depth - a - 1 for a in range(depth))
     on_top = sum(depth - b - 1 for a in range(depth) for b in range(a + 1, depth))
     assert evaluations([*singles, *pairs]) == alone + on_top == 85_320
+
+
+def test_a_step_of_a_component_is_a_node_of_its_own_at_its_layers_visit() -> None:
+    whole, mlp, attention = (
+        LayerPath.parse(text) for text in ("0..1,2,2..3", "0..1,2:mlp,3", "0..1,2:attention,3")
+    )
+    trie = PathTrie.of([whole, mlp, attention])
+    assert evaluations([whole, mlp, attention]) == 2 + 2 + 2
+    of_layer_2 = {
+        node.only
+        for layer, members in trie.visits()
+        if layer == 2
+        for node in map(trie.nodes.__getitem__, members)
+    }
+    assert of_layer_2 == {None, Component.MLP, Component.ATTENTION}
+    assert [layer for layer, _ in trie.visits()] == [2, 3], "all of them in one sweep"
+
+
+def test_both_components_of_a_layer_one_after_the_other_take_two_sweeps() -> None:
+    trie = PathTrie.of([LayerPath.parse("0..1,2:attention,2:mlp,3")])
+    assert [(node.layer, node.sweep, node.only) for node in trie.nodes] == [
+        (2, 0, Component.ATTENTION),
+        (2, 1, Component.MLP),
+        (3, 1, None),
+    ]

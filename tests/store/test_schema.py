@@ -115,7 +115,8 @@ PLAN_BY_VERSION = {
 }
 MANIFEST_BY_VERSION = {
     1: "run_id analysis model model_name model_folder model_fingerprint model_type depth hidden_size probes n_samples "
-    "engine_version scoring_version created versions schema_version"
+    "engine_version scoring_version created versions schema_version "
+    "layer_parameters layer_kv_bytes"  # of version 1 too: both may be missing
 }
 
 

@@ -7,34 +7,31 @@ prompts, and the lane is not used where one differs. One lane serves the whole m
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
-from neuroscan_farm.engine.anatomy import Anatomy, LayerCall
+from neuroscan_farm.domain.paths import Component
+from neuroscan_farm.engine.anatomy import Anatomy
+from neuroscan_farm.engine.components import Components
 from neuroscan_farm.engine.lanes.fused_layer import Masks, Rotary, masks_of, rotary_of, run_shape
-from neuroscan_farm.engine.lanes.general import GeneralLane
+from neuroscan_farm.engine.lanes.general import GeneralInputs, GeneralLane
 from neuroscan_farm.engine.lanes.lane import Inputs
+from neuroscan_farm.engine.lanes.layer_arguments import (
+    Arguments,
+    agree,
+    by_position,
+    half_of,
+    read_arguments,
+)
 from neuroscan_farm.engine.lanes.layer_shapes import LayerShape, Unrecognised, recognise
 from neuroscan_farm.engine.lanes.shared_prefix import Arrangement, Layout, arrange
 from neuroscan_farm.engine.replay import prepare
 
-# Arguments of a layer's call that change nothing without a cache.
-_IDLE_ARGUMENTS = {"position_ids", "cache_position", "use_cache"}
 _PROVEN_SAMPLES = 2
 _SUM_ROUNDINGS = 4  # of the dtype's precision, by which the sum with the residual may differ
-
-
-@dataclass(frozen=True, slots=True)
-class _Arguments:
-    """What a layer is called with, beside the residual."""
-
-    cos: torch.Tensor | None  # [1 or samples, tokens, rotary width]
-    sin: torch.Tensor | None
-    mask: torch.Tensor | None  # [1 or samples, 1, tokens, tokens]
 
 
 @dataclass(slots=True)
@@ -45,7 +42,7 @@ class FusedInputs:
     embedded: torch.Tensor  # the unit at boundary 0
     layout: Arrangement
     # Of each batch, one for each layer; layers share their tensors.
-    arguments: tuple[Sequence[_Arguments], ...]
+    arguments: tuple[Sequence[Arguments], ...]
     end_dtype: torch.dtype  # in which the head takes the residual
     _rotary: dict[object, Rotary] = field(default_factory=dict)
     _masks: dict[object, Masks] = field(default_factory=dict)
@@ -90,6 +87,7 @@ class FusedLane:
         self._anatomy = anatomy
         self._shapes = tuple(shapes)
         self._residual_dtype = residual_dtype
+        self.components: Components | None = None
 
     def inputs(self, *prompts: torch.Tensor) -> FusedInputs:
         """See `Lane.inputs`.
@@ -98,14 +96,14 @@ class FusedLane:
             Unrecognised: the model calls its layers with something that is not understood.
         """
         prepared = [prepare(self._anatomy, token_ids) for token_ids in prompts]
-        arguments = tuple(_arguments(self._anatomy, calls) for _, calls in prepared)
+        arguments = tuple(read_arguments(self._anatomy, calls) for _, calls in prepared)
         causal = all(
             one.mask is not None or shape.attention.causal
             for of_batch in arguments
             for one, shape in zip(of_batch, self._shapes, strict=True)
         )
-        layout = arrange(prompts, by_position=causal and _by_position(arguments))
-        if layout.prefix and not _agree(arguments, layout.prefix):
+        layout = arrange(prompts, by_position=causal and by_position(arguments))
+        if layout.prefix and not agree(arguments, layout.prefix):
             layout = arrange(prompts, by_position=False)
         embedded = layout.pack(*(residual for residual, _ in prepared))
         end_dtype = embedded.dtype
@@ -117,18 +115,29 @@ class FusedLane:
         """See `Lane.stackable`."""
         return True
 
-    def run(self, inputs: Inputs, k: int, stack: torch.Tensor, copies: int) -> torch.Tensor:
+    def run(
+        self, inputs: Inputs, k: int, stack: torch.Tensor, copies: int, only: Component | None = None
+    ) -> torch.Tensor:
         """See `Lane.run`."""
-        return self._run(inputs, k, stack, copies, last_only=False).view(stack.shape)
+        return self._run(inputs, k, stack, copies, only, last_only=False).view(stack.shape)
 
-    def run_last(self, inputs: Inputs, k: int, stack: torch.Tensor, copies: int) -> torch.Tensor:
+    def run_last(
+        self, inputs: Inputs, k: int, stack: torch.Tensor, copies: int, only: Component | None = None
+    ) -> torch.Tensor:
         """See `Lane.run_last`: keys and values of all tokens, and all else of the last one alone."""
         assert isinstance(inputs, FusedInputs)
-        ends = self._run(inputs, k, stack, copies, last_only=True)
+        ends = self._run(inputs, k, stack, copies, only, last_only=True)
         return ends.to(inputs.end_dtype).reshape(-1, 1, ends.shape[-1])
 
     def _run(
-        self, inputs: Inputs, k: int, stack: torch.Tensor, copies: int, *, last_only: bool
+        self,
+        inputs: Inputs,
+        k: int,
+        stack: torch.Tensor,
+        copies: int,
+        only: Component | None,
+        *,
+        last_only: bool,
     ) -> torch.Tensor:
         assert isinstance(inputs, FusedInputs)
         shape, layout = self._shapes[k], inputs.layout
@@ -142,6 +151,7 @@ class FusedLane:
                 inputs.rotary(k, shape, weight),
                 inputs.masks(k, shape, weight),
                 last_only=last_only,
+                only=only,
             )
 
     def end(self, inputs: Inputs, unit: torch.Tensor) -> torch.Tensor:
@@ -164,8 +174,8 @@ class FusedLane:
             (token_ids,), (arguments,) = inputs.prompts, inputs.arguments
             middle = layouts[0].samples
             of_halves = [
-                ((token_ids[:middle],), (_half_of(arguments, 0, middle),)),
-                ((token_ids[middle:],), (_half_of(arguments, 1, middle),)),
+                ((token_ids[:middle],), (half_of(arguments, 0, middle),)),
+                ((token_ids[middle:],), (half_of(arguments, 1, middle),)),
             ]
         first, second = (
             FusedInputs(prompts, unit, layout, arguments, inputs.end_dtype)
@@ -201,6 +211,7 @@ class FusedLane:
         *,
         tolerance: float,
         ensure: Callable[[int], None] = lambda k: None,
+        components: Components | None = None,
     ) -> str | None:
         """Compare every layer to the model's own module, on the residual that real prompts arrive with.
 
@@ -209,38 +220,63 @@ class FusedLane:
                 shortest are used.
             tolerance: the largest difference, as a share of the largest number that a layer adds to the residual.
             ensure: called with each layer's number before it runs, in order: where weights come and go.
+            components: compare each layer with one of its components silent, and not the whole layer.
 
         Returns:
             Why the lane must not be used, or None.
         """
         general = GeneralLane(self._anatomy)
+        general.components = components
         by_length = {batch.shape[1]: batch[:_PROVEN_SAMPLES] for batch in prompts}
         chosen = [by_length[length] for length in sorted({min(by_length), max(by_length)})]
         try:
             ours, theirs = self.inputs(*chosen), [general.inputs(batch) for batch in chosen]
-            residuals, layout = [one.embedded for one in theirs], ours.layout
+            residuals = [one.embedded for one in theirs]
             for k in range(len(self._shapes)):
                 ensure(k)
                 after = [
                     general.run(one, k, residual, 1) for one, residual in zip(theirs, residuals, strict=True)
                 ]
-                before, expected = layout.pack(*residuals), layout.pack(*after)
-                unit = before.to(ours.embedded.dtype)
-                if not _close(self.run(ours, k, unit, 1), expected, before, tolerance):
-                    return f"layer {k} differs from the model's own"
-                starts, ends = (
-                    torch.cat(
-                        [general.end(one, residual) for one, residual in zip(theirs, found, strict=True)]
-                    )
-                    for found in (residuals, after)
-                )
-                if not _close(self.run_last(ours, k, unit, 1), ends, starts, tolerance):
-                    return f"the last token of layer {k} differs from the model's own"
+                if components is None and (
+                    part := self._differs(ours, theirs, k, residuals, after, tolerance)
+                ):
+                    return f"{part} differs from the model's own"
+                for only in Component if components is not None else ():
+                    alone = [
+                        general.run(one, k, residual, 1, only)
+                        for one, residual in zip(theirs, residuals, strict=True)
+                    ]
+                    if part := self._differs(ours, theirs, k, residuals, alone, tolerance, only):
+                        return f"{part} with its {only} alone differs from the model's own"
                 residuals = after
         except Unrecognised as error:
             return str(error)
         except Exception as error:  # the shape claimed what is not so; the model's own layers can still run
             return f"{type(error).__name__}: {error}"
+        return None
+
+    def _differs(
+        self,
+        ours: FusedInputs,
+        theirs: Sequence[GeneralInputs],
+        k: int,
+        residuals: Sequence[torch.Tensor],
+        expected: Sequence[torch.Tensor],
+        tolerance: float,
+        only: Component | None = None,
+    ) -> str | None:
+        """Run layer k on residuals of real prompts; say what of it is not as expected, or None."""
+        general, layout = GeneralLane(self._anatomy), ours.layout
+        before, after = layout.pack(*residuals), layout.pack(*expected)
+        unit = before.to(ours.embedded.dtype)
+        if not _close(self.run(ours, k, unit, 1, only), after, before, tolerance):
+            return f"layer {k}"
+        starts, ends = (
+            torch.cat([general.end(one, residual) for one, residual in zip(theirs, found, strict=True)])
+            for found in (residuals, expected)
+        )
+        if not _close(self.run_last(ours, k, unit, 1, only), ends, starts, tolerance):
+            return f"the last token of layer {k}"
         return None
 
 
@@ -287,88 +323,3 @@ def _close(ours: torch.Tensor, theirs: torch.Tensor, before: torch.Tensor, toler
         return True
     allowed = tolerance * (theirs - before).abs().max() + _SUM_ROUNDINGS * rounding * theirs.abs()
     return bool(((ours[finite] - theirs).abs() <= allowed).all())
-
-
-def _arguments(anatomy: Anatomy, calls: Sequence[LayerCall]) -> list[_Arguments]:
-    """Read what the model calls its layers with.
-
-    Raises:
-        Unrecognised: an argument is not understood.
-    """
-    shared: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # what came, and the same without equal samples
-    return [
-        _read(k, _by_name(layer, call), shared)
-        for k, (layer, call) in enumerate(zip(anatomy.layers, calls, strict=True))
-    ]
-
-
-def _by_name(layer: torch.nn.Module, call: LayerCall) -> dict[str, Any]:
-    names = list(inspect.signature(type(layer).forward).parameters)[2:]  # after self and the residual
-    if len(call.positional) > len(names):
-        raise Unrecognised("more arguments than it names")
-    return {**dict(zip(names, call.positional, strict=False)), **call.named}
-
-
-def _read(k: int, named: dict[str, Any], shared: dict[int, tuple[torch.Tensor, torch.Tensor]]) -> _Arguments:
-    cos = sin = mask = None
-    for name, value in named.items():
-        if value is None or value is False or name in _IDLE_ARGUMENTS:
-            continue
-        if name == "position_embeddings" and isinstance(value, tuple) and len(value) == 2:
-            cos, sin = (_without_equal_samples(table, shared) for table in value)
-        elif name == "attention_mask" and isinstance(value, torch.Tensor) and value.dim() == 4:
-            mask = _without_equal_samples(value, shared)
-        else:
-            raise Unrecognised(f"layer {k} is called with {name}")
-    if cos is not None and sin is not None and (cos.dim() != 3 or cos.shape != sin.shape):
-        raise Unrecognised(f"layer {k} is called with rotary inputs of shape {tuple(cos.shape)}")
-    return _Arguments(cos, sin, mask)
-
-
-def _without_equal_samples(
-    table: torch.Tensor, shared: dict[int, tuple[torch.Tensor, torch.Tensor]]
-) -> torch.Tensor:
-    """Keep one sample's part of a table that is the same for all; what layers share stays one tensor."""
-    if id(table) not in shared:
-        same = len(table) > 1 and bool((table == table[:1]).all())
-        shared[id(table)] = table, table[:1] if same else table
-    return shared[id(table)][1]
-
-
-def _by_position(arguments: Sequence[Sequence[_Arguments]]) -> bool:
-    """Whether masks and rotary inputs are the same for every sample of a batch."""
-    tables = {
-        id(table): table
-        for of_batch in arguments
-        for one in of_batch
-        for table in (one.cos, one.sin, one.mask)
-        if table is not None
-    }
-    return all(len(table) == 1 for table in tables.values())
-
-
-def _agree(arguments: Sequence[Sequence[_Arguments]], prefix: int) -> bool:
-    """Whether batches of different lengths treat the first `prefix` tokens alike."""
-
-    def beginnings(one: _Arguments) -> list[torch.Tensor | None]:
-        rotary = [None if table is None else table[:, :prefix] for table in (one.cos, one.sin)]
-        return [*rotary, None if one.mask is None else one.mask[..., :prefix, :prefix]]
-
-    first, *others = arguments
-    return all(
-        (mine is None) == (theirs is None) and (mine is None or theirs is None or torch.equal(mine, theirs))
-        for other in others
-        for one, two in zip(first, other, strict=True)
-        for mine, theirs in zip(beginnings(one), beginnings(two), strict=True)
-    )
-
-
-def _half_of(arguments: Sequence[_Arguments], half: int, middle: int) -> list[_Arguments]:
-    done: dict[int, torch.Tensor] = {}
-
-    def part(table: torch.Tensor | None) -> torch.Tensor | None:
-        if table is None or len(table) == 1:
-            return table
-        return done.setdefault(id(table), table[middle:] if half else table[:middle])
-
-    return [_Arguments(part(one.cos), part(one.sin), part(one.mask)) for one in arguments]

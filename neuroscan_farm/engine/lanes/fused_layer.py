@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
+from neuroscan_farm.domain.paths import Component
 from neuroscan_farm.engine.lanes.layer_shapes import MLP, Attention, LayerShape, Projection
 from neuroscan_farm.engine.lanes.norms import Norm, normed
 from neuroscan_farm.engine.lanes.products import linear
@@ -43,6 +44,7 @@ def run_shape(
     masks: Sequence[Masks],
     *,
     last_only: bool = False,
+    only: Component | None = None,
 ) -> torch.Tensor:
     """Run one layer.
 
@@ -53,22 +55,31 @@ def run_shape(
         rotary: the rotary inputs, where the layer has any.
         masks: the attention masks of each batch in a unit.
         last_only: whether only the last token of each sample is wanted.
+        only: the only component that runs; the other one adds nothing.
 
     Returns:
         The stack after the layer, or the ends of its units, [copies, samples, hidden].
     """
+    if only is Component.MLP:
+        return _mlp_alone(shape, layout.ends(stack) if last_only else stack)
     normal = _narrowed(shape.before_attention, stack, shape)
     residual, asking = (layout.ends(stack), layout.ends(normal)) if last_only else (stack, normal)
     mixed = _attend(shape.attention, normal, asking, layout, rotary, masks, last_only=last_only)
+    partly = _added(residual, mixed, shape.attention.out, shape.after_attention, shape.residual_scale)
+    if only is Component.ATTENTION:
+        return partly
     if shape.parallel:
         beside = asking if shape.before_mlp is None else _narrowed(shape.before_mlp, residual, shape)
-        partly = _added(residual, mixed, shape.attention.out, shape.after_attention, shape.residual_scale)
-        return _added(
-            partly, _hidden(shape.mlp, beside), shape.mlp.down, shape.after_mlp, shape.residual_scale
-        )
-    residual = _added(residual, mixed, shape.attention.out, shape.after_attention, shape.residual_scale)
-    normal = _narrowed(shape.before_mlp, residual, shape)
-    return _added(residual, _hidden(shape.mlp, normal), shape.mlp.down, shape.after_mlp, shape.residual_scale)
+    else:
+        beside = _narrowed(shape.before_mlp, partly, shape)
+    return _added(partly, _hidden(shape.mlp, beside), shape.mlp.down, shape.after_mlp, shape.residual_scale)
+
+
+def _mlp_alone(shape: LayerShape, residual: torch.Tensor) -> torch.Tensor:
+    """Run the MLP on the residual as it came; where the two are parallel, it may share the attention's norm."""
+    norm = shape.before_attention if shape.parallel and shape.before_mlp is None else shape.before_mlp
+    hidden = _hidden(shape.mlp, _narrowed(norm, residual, shape))
+    return _added(residual, hidden, shape.mlp.down, shape.after_mlp, shape.residual_scale)
 
 
 def rotary_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
+from neuroscan_farm.domain.paths import Component
 from neuroscan_farm.engine.anatomy import Anatomy, LayerCall
+from neuroscan_farm.engine.components import Components
 from neuroscan_farm.engine.lanes.aligned import Aligned
 from neuroscan_farm.engine.lanes.lane import Inputs
 from neuroscan_farm.engine.lanes.products import quick_linears
@@ -40,6 +43,7 @@ class GeneralLane:
         self._anatomy = anatomy
         # By the prompts' shape, which arguments grow with the batch; see `_learn_growth`.
         self._growth: dict[torch.Size, list[list[int | None]] | None] = {}
+        self.components: Components | None = None
         self._mixes_rows = any(_mixes_rows(layer) for layer in anatomy.layers)
 
     def inputs(self, *prompts: torch.Tensor) -> GeneralInputs:
@@ -52,20 +56,24 @@ class GeneralLane:
         """See `Lane.stackable`: experts see as many rows as the router sends them, and few rows round differently."""
         return not self._mixes_rows and self._is_ordinary(inputs)
 
-    def run(self, inputs: Inputs, k: int, stack: torch.Tensor, copies: int) -> torch.Tensor:
+    def run(
+        self, inputs: Inputs, k: int, stack: torch.Tensor, copies: int, only: Component | None = None
+    ) -> torch.Tensor:
         """See `Lane.run`."""
         assert isinstance(inputs, GeneralInputs)
         call, layer = self._calls(inputs, copies)[k], self._anatomy.layers[k]
         quick_linears([layer])  # here alone: what the gate compares to runs the model's own products
         try:
-            with torch.inference_mode(), Aligned():
+            with torch.inference_mode(), Aligned(), self._only(k, only):
                 return call(layer, stack)
         finally:
             quick_linears([layer], quick=False)
 
-    def run_last(self, inputs: Inputs, k: int, stack: torch.Tensor, copies: int) -> torch.Tensor:
+    def run_last(
+        self, inputs: Inputs, k: int, stack: torch.Tensor, copies: int, only: Component | None = None
+    ) -> torch.Tensor:
         """See `Lane.run_last`."""
-        return self.end(inputs, self.run(inputs, k, stack, copies))
+        return self.end(inputs, self.run(inputs, k, stack, copies, only))
 
     def end(self, inputs: Inputs, unit: torch.Tensor) -> torch.Tensor:
         """See `Lane.end`; a residual that is not [samples, tokens, hidden] is handed to the head whole."""
@@ -85,6 +93,12 @@ class GeneralLane:
     def join(self, inputs: Inputs, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
         """See `Lane.join`."""
         return torch.cat([first, second])
+
+    def _only(self, k: int, only: Component | None) -> contextlib.AbstractContextManager[None]:
+        if only is None:
+            return contextlib.nullcontext()
+        assert self.components is not None, "components are proven before a step names one"
+        return self.components.silenced(k, only.other)
 
     def _is_ordinary(self, inputs: Inputs) -> bool:
         return inputs.embedded.dim() == 3 and inputs.embedded.shape[:2] == inputs.prompts[0].shape

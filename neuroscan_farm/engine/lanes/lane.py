@@ -11,6 +11,9 @@ from typing import Protocol
 
 import torch
 
+from neuroscan_farm.domain.paths import Component
+from neuroscan_farm.engine.components import Components
+
 
 class Inputs(Protocol):
     """What a lane keeps of one batch."""
@@ -29,6 +32,9 @@ class Lane(Protocol):
 
     name: str  # as rows record it
     mixes_lengths: bool  # whether prompts of several lengths can share a unit
+    components: (
+        Components | None
+    )  # what is proven of the layers' components; None before, and no step may name one
 
     def inputs(self, *prompts: torch.Tensor) -> Inputs:
         """Prepare prompts, [samples, tokens] of each length, on the device of the embedding."""
@@ -36,11 +42,15 @@ class Lane(Protocol):
     def stackable(self, inputs: Inputs) -> bool:
         """Whether several units of this batch may share a call; False where rows may depend on their company."""
 
-    def run(self, inputs: Inputs, k: int, stack: torch.Tensor, copies: int) -> torch.Tensor:
-        """Run layer k on a stack of `copies` units; return the stack after it."""
+    def run(
+        self, inputs: Inputs, k: int, stack: torch.Tensor, copies: int, only: Component | None = None
+    ) -> torch.Tensor:
+        """Run layer k, or `only` one component of it, on a stack of `copies` units; return the stack after it."""
 
-    def run_last(self, inputs: Inputs, k: int, stack: torch.Tensor, copies: int) -> torch.Tensor:
-        """Run layer k where nothing follows but the head; return `copies` stacked ends, see `end`."""
+    def run_last(
+        self, inputs: Inputs, k: int, stack: torch.Tensor, copies: int, only: Component | None = None
+    ) -> torch.Tensor:
+        """Run layer k as `run` does where nothing follows but the head; return `copies` stacked ends, see `end`."""
 
     def end(self, inputs: Inputs, unit: torch.Tensor) -> torch.Tensor:
         """Return what the head needs of a unit at boundary L: the last token's residual, [samples, 1, hidden]."""

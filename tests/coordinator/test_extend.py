@@ -1,0 +1,138 @@
+"""Probes are added to a run that is there: its paths are measured on them, and nothing twice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from neuroscan_farm.coordinator.extend import plan_addition
+from neuroscan_farm.coordinator.overview import runs_in
+from neuroscan_farm.coordinator.prepare import prepare
+from neuroscan_farm.errors import ModelError, ProbeError, RequestError, RunError
+from neuroscan_farm.report.findings import read_findings
+from neuroscan_farm.report.summary import notices
+from neuroscan_farm.store.additions import additions_of, first_of, place_of_addition
+from neuroscan_farm.store.run_directory import RunDirectory
+from tests.paper_models import finish, paper_model, paper_plan, paper_probe
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return paper_model(tmp_path / "model")
+
+
+@pytest.fixture
+def run(model: Path, tmp_path: Path) -> RunDirectory:
+    plan = paper_plan(model, paper_probe(tmp_path / "sums.json"))
+    return prepare(plan, tmp_path / "runs" / "first", executor="local")
+
+
+def _differences(tmp_path: Path) -> str:
+    return str(paper_probe(tmp_path / "differences.json", name="differences", samples=5))
+
+
+def _add(run: RunDirectory, *probes: str) -> RunDirectory:
+    plan = plan_addition(run, probes)
+    return prepare(plan, place_of_addition(run, plan.run_id), executor="local")
+
+
+def test_an_addition_has_the_paths_of_the_run_and_the_new_probes_alone(
+    run: RunDirectory, tmp_path: Path
+) -> None:
+    addition = _add(run, _differences(tmp_path))
+    paths = {task.path for shard in run.shards() for task in shard.tasks}
+    assert {task.path for shard in addition.shards() for task in shard.tasks} == paths
+    assert list(addition.manifest.probes) == ["differences"]
+    assert addition.plan_complete()
+    assert addition.manifest.run_id != run.manifest.run_id
+    assert [found.location for found in additions_of(run)] == [addition.location]
+    assert first_of(addition).location == run.location
+
+
+def test_the_same_probes_again_are_the_same_addition(run: RunDirectory, tmp_path: Path) -> None:
+    first, second = _add(run, _differences(tmp_path)), _add(run, _differences(tmp_path))
+    assert first.location == second.location
+    assert len(additions_of(run)) == 1
+
+
+def test_findings_hold_the_probes_of_the_run_and_of_its_additions(run: RunDirectory, tmp_path: Path) -> None:
+    finish(run)
+    before = read_findings(run)
+    addition = _add(run, _differences(tmp_path))
+    waiting = read_findings(run)
+    assert waiting.probes == ("sums", "differences")
+    assert [note for note in notices(waiting) if "differences" in note and "resume" in note]
+    finish(addition)
+    findings = read_findings(run)
+    assert findings.probes == ("sums", "differences")
+    assert findings.manifest.n_samples == {"sums": 3, "differences": 5}
+    assert not findings.unfinished
+    for c, earlier in zip(findings.configurations, before.configurations, strict=True):
+        assert c.task_id == earlier.task_id
+        assert c.results["sums"].effects == earlier.results["sums"].effects
+        assert c.results["differences"].n_ok == 5
+        assert c.results[None].n_ok == 8
+
+
+def test_what_was_added_is_among_the_runs_so_that_a_coordinator_finds_it(
+    run: RunDirectory, tmp_path: Path
+) -> None:
+    addition = _add(run, _differences(tmp_path))
+    assert [found.location for found in runs_in(tmp_path / "runs")] == [run.location, addition.location]
+
+
+def test_a_probe_that_is_there_already_is_refused(run: RunDirectory, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"sums is in the run .* already; .*resume"):
+        plan_addition(run, [str(tmp_path / "sums.json")])
+    other = paper_probe(tmp_path / "other.json", samples=4)
+    with pytest.raises(RequestError, match=r"with other questions; give this one another name"):
+        plan_addition(run, [str(other)])
+    _add(run, _differences(tmp_path))
+    with pytest.raises(RequestError, match="named twice"):
+        plan_addition(run, [_differences(tmp_path)] * 2)
+    with_more = [_differences(tmp_path), str(paper_probe(tmp_path / "more.json", name="more"))]
+    with pytest.raises(RequestError, match="differences is in the run"):
+        plan_addition(run, with_more)
+
+
+def test_an_addition_is_not_added_to(run: RunDirectory, tmp_path: Path) -> None:
+    addition = _add(run, _differences(tmp_path))
+    with pytest.raises(RunError, match="was itself added to"):
+        plan_addition(addition, [str(paper_probe(tmp_path / "more.json", name="more"))])
+
+
+def test_a_probe_without_answers_cannot_be_added_to_a_run_that_ranks_by_them(
+    run: RunDirectory, tmp_path: Path
+) -> None:
+    silent = paper_probe(tmp_path / "silent.json", name="silent", labelled=False)
+    with pytest.raises(ProbeError, match="no right answer"):
+        plan_addition(run, [str(silent)])
+
+
+def test_a_model_that_was_changed_since_is_refused(run: RunDirectory, model: Path, tmp_path: Path) -> None:
+    (model / "model.safetensors").write_bytes(b"other weights")
+    with pytest.raises(ModelError, match="not that of the run"):
+        plan_addition(run, [_differences(tmp_path)])
+
+
+def test_a_run_with_stages_to_come_must_finish_first(model: Path, tmp_path: Path) -> None:
+    plan = paper_plan(
+        model, paper_probe(tmp_path / "sums.json"), parameters={"sparse_first": True, "sparse_step": 2}
+    )
+    run = prepare(plan, tmp_path / "sparse", executor="local")
+    with pytest.raises(RunError, match="a further stage"):
+        plan_addition(run, [_differences(tmp_path)])
+
+
+def test_the_same_output_with_one_probe_more_says_how_to_add_it(
+    run: RunDirectory, model: Path, tmp_path: Path
+) -> None:
+    plan = paper_plan(model, tmp_path / "sums.json", _differences(tmp_path))
+    with pytest.raises(RunError, match=r"neuroscan-farm extend .* --probe differences"):
+        prepare(plan, run.location, executor="local")
+    other = replace(plan, probes=plan.probes[1:])
+    with pytest.raises(RunError) as refused:
+        prepare(other, run.location, executor="local")
+    assert "extend" not in str(refused.value)
