@@ -28,7 +28,7 @@ def bars(findings: Findings, *, probe: str | None, metric: Metric | None = None)
         for c in findings.configurations
         if (effect := c.results[probe].effects.get(shown)) is not None
     ]
-    measured.sort(key=lambda pair: (-pair[0].mean, pair[1].path.layers))
+    measured.sort(key=lambda pair: (-pair[0].mean, pair[1].path.steps))
     left_out = max(0, len(measured) - MOST_BARS)
     if left_out:
         measured = measured[: MOST_BARS * 2 // 3] + measured[-(MOST_BARS // 3) :]

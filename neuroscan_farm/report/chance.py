@@ -4,46 +4,96 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scipy.special import ndtri
-
 from neuroscan_farm.report.findings import Findings
+from neuroscan_farm.report.metric_text import METRIC_TEXT, p_text
+from neuroscan_farm.statistics.effects import Effect
+from neuroscan_farm.statistics.multiplicity import Noise
+
+LEVEL = 0.05  # of the family-wise error, and of the false discovery rate
 
 
 @dataclass(frozen=True, slots=True)
 class Chance:
-    """Intervals above zero, seen and expected where no configuration changed anything."""
+    """How many configurations stand out, how many would by chance, and how far up the best would be."""
 
     tried: int  # configurations with an interval
     gains: int  # of them, intervals wholly above zero
     expected_gains: float  # of as many configurations without any effect: 2.5 % of them
-    best_of_null_sd: (
-        float  # how many standard errors the best of as many null configurations lies up, on average
-    )
+    better: int  # configurations with an adjusted p below 0.05 and an effect above zero
+    worse: int  # and below zero
+    discoveries: int  # configurations with a q below 0.05, better or worse
+    noise: Noise | None  # what the best would show if none changed anything; None where nothing has a spread
+    best: Effect | None  # of rank 1
+    done: int  # tasks that are measured
+    planned: int
+    unit: str
+    shown: tuple[
+        str, str, str
+    ]  # the noise's mean and 95 % quantile, and the best effect, as people read them
 
 
 def chance(findings: Findings, *, probe: str | None = None) -> Chance:
-    """Count the gains on the ranking metric.
+    """Count on the ranking metric, on one probe or over the probes."""
+    found = (c.results[probe].effects.get(findings.metric) for c in findings.configurations)
+    effects = [effect for effect in found if effect is not None]
+    lows = [effect.low for effect in effects if effect.low is not None]
+    certain = [effect for effect in effects if stands_out(effect)]
+    ranked = findings.ranked(probe)
+    best = ranked[0].results[probe].effects[findings.metric] if ranked else None
+    noise, text = findings.noise.get(probe), METRIC_TEXT[findings.metric]
+    levels = (noise.mean, noise.high) if noise else (None, None)
+    return Chance(
+        tried=len(lows),
+        gains=sum(low > 0 for low in lows),
+        expected_gains=0.025 * len(lows),
+        better=sum(effect.mean > 0 for effect in certain),
+        worse=sum(effect.mean < 0 for effect in certain),
+        discoveries=sum(effect.q is not None and effect.q < LEVEL for effect in effects),
+        noise=noise,
+        best=best,
+        done=findings.n_measured,
+        planned=findings.n_planned,
+        unit=text.unit,
+        shown=(text.change(levels[0]), text.change(levels[1]), text.change(best.mean if best else None)),
+    )
 
-    The expected largest of n standard normals is Blom's (1958) approximation, Φ⁻¹((n - 0.375) / (n + 0.25)).
-    It takes the configurations as independent; neighbouring blocks are not, so it is an upper bound.
-    """
-    effects = [c.results[probe].effects.get(findings.metric) for c in findings.configurations]
-    lows = [effect.low for effect in effects if effect is not None and effect.low is not None]
-    n = len(lows)
-    best = float(ndtri((n - 0.375) / (n + 0.25))) if n else 0.0
-    return Chance(n, sum(low > 0 for low in lows), 0.025 * n, best)
+
+def stands_out(effect: Effect | None) -> bool:
+    """Whether an effect is different from zero after all that was tried: adjusted p below 0.05."""
+    return effect is not None and effect.p_adjusted is not None and effect.p_adjusted < LEVEL
+
+
+def noise_text(seen: Chance) -> str | None:
+    """Say in one line what the best would show by chance, beside what it shows; None where that is unknown."""
+    if seen.noise is None or seen.best is None:
+        return None
+    mean, high, best = seen.shown
+    p = f" (adjusted p {p_text(seen.best.p_adjusted)})" if seen.best.p_adjusted is not None else ""
+    return (
+        f"best expected under noise: {mean} {seen.unit} on average, {high} in one case of twenty; "
+        f"the best here: {best}{p}"
+    )
 
 
 def chance_text(seen: Chance) -> str:
     """Say it in words."""
-    if seen.tried == 0:
-        return "No configuration has an interval yet."
+    if seen.noise is None or seen.best is None:
+        return "Nothing can be said of chance yet: no configuration has two paired samples that differ."
+    mean, high, best = seen.shown
     expected = f"{seen.expected_gains:.1f}" if seen.expected_gains < 10 else f"{seen.expected_gains:.0f}"
-    best = max(0.0, seen.best_of_null_sd)
-    return (
-        "The 95 % intervals are per configuration and not corrected for the number of configurations tried "
-        f"({seen.tried}). If no configuration changed anything, about {expected} intervals would lie above "
-        f"zero by chance, and the best of {seen.tried} would still appear about {best:.1f} standard errors "
-        f"up; here {seen.gains} lie above zero. Neighbouring blocks share most of their layers, so they rise "
-        "and fall together. Measure the best again on other samples before you rely on them."
-    )
+    adjusted = "" if seen.best.p_adjusted is None else f", adjusted p {p_text(seen.best.p_adjusted)}"
+    said = [
+        f"{seen.noise.tried} configurations were tried. If none of them changed anything, the best of so many would "
+        f"still show about {mean} {seen.unit} ({seen.noise.standard_errors:.1f} standard errors), and {high} or more in "
+        f"one case of twenty; the best here shows {best}{adjusted}.",
+        f"After correction for all that was tried, {seen.better} are better than the untouched model and {seen.worse} "
+        f"worse (adjusted p below 0.05); {seen.discoveries} stand out at a false discovery rate of 5 %.",
+        f"The 95 % intervals are per configuration and not corrected for the number of configurations tried "
+        f"({seen.tried}): about {expected} would lie above zero by chance, here {seen.gains} do.",
+    ]
+    if seen.done < seen.planned:
+        said.append(
+            f"All of this is over the {seen.done} of {seen.planned} tasks that are measured, and will change: p-values grow "
+            "with what else is tried."
+        )
+    return " ".join(said)

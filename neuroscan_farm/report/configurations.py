@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from neuroscan_farm.domain.costs import Cost
 from neuroscan_farm.domain.measurements import Metric, Outcome
 from neuroscan_farm.domain.paths import Block, LayerPath
 from neuroscan_farm.statistics.effects import Effect
@@ -53,6 +54,8 @@ class Configuration:
     block: Block | None  # where the path is one block that runs two or more times
     stage: int
     results: Mapping[str | None, ProbeResult]
+    cost: Cost | None = None  # of running it; None where it was not worked out
+    without: str | None = None  # a short name of what it leaves out, where leaving out is all that it does
 
     @property
     def plain_block(self) -> Block | None:
@@ -73,7 +76,7 @@ class Configuration:
     def label(self) -> str:
         """The block as people write it, or the path where it is no single block."""
         if self.block is None:
-            return str(self.path)
+            return self.without or str(self.path)
         times = f" ×{self.block.times}" if self.block.times != 2 else ""
         return f"({self.block.i}, {self.block.j}){times}"
 

@@ -13,7 +13,7 @@ from neuroscan_farm.report.checkpoint import checkpoint_dtype, model_reference
 from neuroscan_farm.report.configurations import Configuration
 from neuroscan_farm.report.findings import Findings, read_findings
 from neuroscan_farm.report.mergekit import mergekit_yaml
-from neuroscan_farm.report.metric_text import METRIC_TEXT
+from neuroscan_farm.report.metric_text import METRIC_TEXT, p_text
 from neuroscan_farm.report.tables import table_csv, table_json
 from neuroscan_farm.store.run_directory import RunDirectory
 
@@ -58,8 +58,19 @@ def export(
         )
     path = path or _of_rank(findings, top).path
     if format == "exl3-layer-map":
+        path.require_whole("a layer map")
         return f"{path}\n"
     return merge_text(findings, path)
+
+
+def path_of_rank(run: RunDirectory, rank: int, *, metric: Metric | None = None) -> LayerPath:
+    """Return the path of the configuration of this rank; 1 is the best.
+
+    Raises:
+        RequestError: the probes cannot tell the metric.
+        RunError: no configuration has that rank.
+    """
+    return _of_rank(read_findings(run, metric=metric), rank).path
 
 
 def merge_text(findings: Findings, path: LayerPath) -> str:
@@ -78,6 +89,8 @@ def merge_text(findings: Findings, path: LayerPath) -> str:
             f"probes: {', '.join(findings.probes)})"
         )
         notes.append("the interval is not corrected for the number of configurations tried")
+        if effect.p_adjusted is not None:
+            notes.append(f"over all configurations that are measured: adjusted p {p_text(effect.p_adjusted)}")
     else:
         notes.append(
             "no effect is known in this run: " + (result.unranked or "none" if result else "not in its plan")

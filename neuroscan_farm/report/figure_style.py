@@ -7,8 +7,13 @@ people with red-green colour blindness.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import plotly.graph_objects as go
 
 from neuroscan_farm.domain.measurements import Metric
 from neuroscan_farm.report.findings import Findings
@@ -34,12 +39,58 @@ GAIN, LOSS = "#0c906c", "#a3122a"
 GREY = "#6d727c"
 
 
-def layout_of(findings: Findings, probe: str | None, metric: Metric) -> dict[str, Any]:
-    """The layout that all figures share: title with the baseline's score under it, fonts, margins, legend."""
-    text = METRIC_TEXT[metric]
-    title = (
-        f"{text.delta} against the baseline · {findings.manifest.model_name} · {findings.view_name(probe)}"
-    )
+# Interactions are neither gains nor losses: orange where two layers need each other, blue where one stands in.
+_PAIR_COLOURS = (
+    "#0b2a5b",
+    "#1f5fa8",
+    "#4f97cf",
+    "#a9cfe8",
+    "#eae6da",
+    "#f6cf9a",
+    "#e79a3c",
+    "#b86508",
+    "#6e3600",
+)
+PAIR_SCALE = [
+    [0.5 + 0.5 * math.copysign(abs((k - _MIDDLE) / _MIDDLE) ** 1.5, k - _MIDDLE), colour]
+    for k, colour in enumerate(_PAIR_COLOURS)
+]
+# Series that are kinds, not sizes; told apart in both themes and without red and green.
+SERIES = ("#3f7fbf", "#e0872f", "#7d5fb2", "#2a9d8f", "#c2588c", "#8a8f3c", "#5a6b8c", "#b5534a")
+
+# Of labels that lie beside series: paler, so that a band is not taken for one of them.
+LABELS = ("#86a0cf", "#d8b165", "#c98074", "#8dbb8a", "#b493b8", "#7fc0c4", "#a09a62", "#7d7aa8")
+
+
+class Drawn(NamedTuple):
+    """A figure with what a page needs to place it."""
+
+    name: str  # unique among a page's figures
+    title: str
+    figure: go.Figure
+    square: bool = False  # a grid whose height follows its width
+    wide: bool = False  # takes the page's whole width
+
+
+def layout_of(
+    findings: Findings,
+    probe: str | None,
+    metric: Metric,
+    *,
+    title: str | None = None,
+    view: str | None = None,
+) -> dict[str, Any]:
+    """The layout that all figures share: title with the baseline's score under it, fonts, margins, legend.
+
+    Args:
+        findings: of the run.
+        probe: the view; None for the mean over the probes.
+        metric: what the baseline's score is told of.
+        title: what is drawn; None for the metric's change.
+        view: what the title calls the view; None for its name.
+    """
+    title = title or change_title(metric)
+    title = f"{title} · {findings.manifest.model_name} · {view or findings.view_name(probe)}"
     return {
         "template": "none",
         "title": {
@@ -60,6 +111,64 @@ def layout_of(findings: Findings, probe: str | None, metric: Metric) -> dict[str
         "legend": {"orientation": "h", "x": 0, "y": -0.13, "yanchor": "top"},
         "showlegend": True,
     }
+
+
+def change_title(metric: Metric) -> str:
+    """The title of a figure that shows changes."""
+    return f"{METRIC_TEXT[metric].delta} against the baseline"
+
+
+def limit_of(values: npt.NDArray[np.float64], *, share: float = 0.9) -> tuple[float, bool]:
+    """Where symmetric colours end so that this share of the sizes is within, and whether values reach beyond."""
+    sizes = np.abs(values[np.isfinite(values)])
+    if not sizes.size or not sizes.max() > 0:
+        return 1.0, False
+    limit = float(np.quantile(sizes, share)) or float(sizes.max())
+    return limit, bool(sizes.max() > limit * (1 + 1e-9))
+
+
+def colour_bar(label: str, limit: float, decimals: int, clipped: bool) -> dict[str, Any]:
+    """A symmetric colour bar whose ends say where values reach beyond."""
+    ends = [-limit, -limit / 2, 0.0, limit / 2, limit]
+    decimals = max(decimals, 2 - math.floor(math.log10(limit)))  # three digits at least, however small
+    texts = [f"{end:+.{decimals}f}" if end else "0" for end in ends]
+    if clipped:
+        texts[0], texts[-1] = f"≤ {texts[0]}", f"≥ {texts[-1]}"
+    return {
+        "title": {"text": label, "side": "right"},
+        "tickvals": ends,
+        "ticktext": texts,
+        "thickness": 16,
+        "outlinewidth": 0,
+    }
+
+
+def legend_below(height: float) -> dict[str, Any]:
+    """A legend under the title of the x axis, in a figure of `height` pixels with the margins of `layout_of`."""
+    return {"orientation": "h", "x": 0, "y": -72 / max(height - 174, 60), "yanchor": "top"}
+
+
+def gains_in_view(values: Sequence[float], *, shown: Sequence[float] = ()) -> list[float] | None:
+    """The range of an axis that gives the gains their room where losses reach far below; None where all fit well.
+
+    At least half of the values, zero, and all of `shown` are within.
+    """
+    kept = [*values, *shown, 0.0]
+    low, high = min(kept), max(kept)
+    floor = min([-4 * high, float(np.median(values)) if len(values) else 0.0, *shown])
+    if high <= 0 or low >= floor:
+        return None
+    pad = 0.06 * (high - floor)
+    return [floor - pad, high + pad]
+
+
+def layer_ticks(depth: int) -> list[int]:
+    """Layers worth a tick, so that at most 26 stand on an axis; the last is there."""
+    stride = next((stride for stride in (1, 2, 5, 10, 20, 50) if depth / stride <= 26), 100)
+    last = depth - 1
+    return [layer for layer in range(0, depth, stride) if last - layer >= stride or layer == last] + (
+        [] if last % stride == 0 else [last]
+    )
 
 
 def _baseline_text(findings: Findings, probe: str | None, metric: Metric) -> str:

@@ -5,19 +5,26 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from neuroscan_farm.domain.costs import cost_of
 from neuroscan_farm.domain.measurements import Metric, Outcome
 from neuroscan_farm.domain.requests import AnalysisRequest
 from neuroscan_farm.domain.tasks import Task
 from neuroscan_farm.errors import RequestError
+from neuroscan_farm.probes.audit import ProbeAudit, audit_probe
+from neuroscan_farm.report.ablated import ablated_of, without_text
 from neuroscan_farm.report.configurations import SCORES, Configuration, ProbeResult, single_block
+from neuroscan_farm.report.confirmation import Confirmation, confirm
 from neuroscan_farm.report.ranking import with_ranks, without_rank
-from neuroscan_farm.statistics.effects import Effect, effects_of, mean_over_probes
-from neuroscan_farm.statistics.sample_matrix import sample_matrices
+from neuroscan_farm.statistics.confirm_split import held_out_samples
+from neuroscan_farm.statistics.effects import Assessment, Effect, assess
+from neuroscan_farm.statistics.multiplicity import Noise
+from neuroscan_farm.statistics.sample_matrix import SampleMatrix, sample_matrices
+from neuroscan_farm.store.additions import additions_of, read_whole
 from neuroscan_farm.store.run_directory import Manifest, RunDirectory
 
 CONDITIONS = (
@@ -46,6 +53,14 @@ class Findings:
     seconds: Mapping[str, float]  # forward passes on each probe, added up over the workers
     plan_complete: bool  # whether no further stage follows
     conditions: Mapping[str, tuple[str, ...]]  # the different values in the rows, by column of `CONDITIONS`
+    matrices: Mapping[str, SampleMatrix] = field(
+        default_factory=dict
+    )  # by probe, of what everything rests on
+    noise: Mapping[str | None, Noise | None] = field(default_factory=dict)  # by view, on the ranking metric
+    accuracy_noise: Mapping[str | None, Noise | None] = field(default_factory=dict)  # the same on `correct`
+    audits: Mapping[str, ProbeAudit] = field(default_factory=dict)  # of the probes by themselves, by name
+    confirmation: Confirmation | None = None  # None where no samples are held out
+    unfinished: tuple[str, ...] = ()  # of each addition of probes that is not finished, how far it is
 
     @property
     def views(self) -> tuple[str | None, ...]:
@@ -63,6 +78,11 @@ class Findings:
         return sum(c.is_measured for c in self.configurations) + self.has_baseline
 
     @property
+    def share(self) -> float:
+        """The share of the tasks planned so far that is measured: what every statement rests on."""
+        return self.n_measured / self.n_planned if self.n_planned else 0.0
+
+    @property
     def has_baseline(self) -> bool:
         """Whether the baseline is measured, so that there are changes against it."""
         return self.baseline is not None and self.baseline.is_measured
@@ -73,6 +93,13 @@ class Findings:
             return probe
         return self.probes[0] if len(self.probes) == 1 else f"mean of {len(self.probes)} probes"
 
+    def noise_on(self, metric: Metric, probe: str | None) -> Noise | None:
+        """What the best would show by chance, on the ranking metric or on `correct`; None where that is unknown."""
+        noise = (
+            self.noise if metric is self.metric else self.accuracy_noise if metric is Metric.CORRECT else {}
+        )
+        return noise.get(probe)
+
     def ranked(self, probe: str | None = None) -> list[Configuration]:
         """Return the configurations that have a rank, best first."""
         ranks = {rank: c for c in self.configurations if (rank := c.results[probe].rank) is not None}
@@ -80,7 +107,7 @@ class Findings:
 
 
 def read_findings(run: RunDirectory, *, metric: Metric | None = None) -> Findings:
-    """Read what is there now.
+    """Read what is there now, of the run and of the probes that were added to it.
 
     Args:
         run: the run; parts that cannot be read count as not measured yet.
@@ -88,41 +115,81 @@ def read_findings(run: RunDirectory, *, metric: Metric | None = None) -> Finding
 
     Raises:
         RequestError: the metric was named here and the probes cannot tell it.
-        RunError: the request or the plan is damaged.
+        RunError: the request, the plan or a probe is damaged.
     """
     request = run.request()
-    probes = tuple(run.manifest.probes)
+    whole = read_whole(run, _COLUMNS)
+    probes = tuple(whole.manifest.probes)
     tasks = [task for shard in run.shards() for task in shard.tasks]
-    rows = _of_the_plan(run.parts.read(_COLUMNS), tasks, probes)
+    rows = _of_the_plan(whole.rows, tasks, probes)
     metric = _checked_metric(rows, metric) if metric else request.metric
-    depth = run.manifest.depth
+    depth = whole.manifest.depth
     baseline_task = next((task for task in tasks if task.is_baseline(depth)), None)
-    results = _results(rows, tasks, probes, metric=metric, baseline=baseline_task)
+    baseline_id = baseline_task.task_id if baseline_task else None
+    all_samples = sample_matrices(rows, SCORES)
+    asked = [probe for one in (run, *additions_of(run)) for probe in one.probes()]
+    held_out = held_out_samples(asked, request.confirm) if request.confirm is not None else None
+    matrices = {
+        probe: matrix if held_out is None else matrix.without(held_out[probe])
+        for probe, matrix in all_samples.items()
+    }
+    assessments = {
+        one: assess(matrices, metric=one, baseline_id=baseline_id, probes=probes)
+        for one in dict.fromkeys((metric, Metric.CORRECT))
+        if baseline_id is not None
+    }
+    results = _results(rows, tasks, probes, matrices, assessments)
     blocks = {task.task_id: task.block or single_block(task.path, depth=depth) for task in tasks}
+    costs = (whole.manifest.layer_parameters, whole.manifest.layer_kv_bytes)
     configurations = [
-        Configuration(task.task_id, task.path, blocks[task.task_id], task.stage, results[task.task_id])
+        Configuration(
+            task.task_id,
+            task.path,
+            blocks[task.task_id],
+            task.stage,
+            results[task.task_id],
+            cost_of(task.path, depth, *costs),
+            without_text(ablated_of(task.path, depth)),
+        )
         for task in tasks
     ]
     configurations.sort(key=_place)
-    baseline_id = baseline_task.task_id if baseline_task else None
     baseline = next((c for c in configurations if c.task_id == baseline_id), None)
     others = tuple(c for c in configurations if c.task_id != baseline_id)
+    ranked = with_ranks(others, baseline=baseline, probes=probes, metric=metric)
+    confirmation = None
+    if held_out is not None and request.confirm is not None:
+        confirmation = confirm(
+            ranked,
+            all_samples,
+            share=request.confirm,
+            held_out=held_out,
+            n_samples=whole.manifest.n_samples,
+            baseline_id=baseline_id,
+            metric=metric,
+        )
     return Findings(
-        manifest=run.manifest,
+        manifest=whole.manifest,
         request=request,
         metric=metric,
         probes=probes,
         baseline=without_rank(baseline, probes=probes) if baseline else None,
-        configurations=with_ranks(others, baseline=baseline, probes=probes, metric=metric),
+        configurations=ranked,
         seconds=_seconds(rows),
         plan_complete=run.plan_complete(),
         conditions={name: tuple(sorted(pc.unique(rows[name]).to_pylist())) for name in CONDITIONS},
+        matrices=matrices,
+        noise=assessments[metric].noise if assessments else {},
+        accuracy_noise=assessments[Metric.CORRECT].noise if assessments else {},
+        audits={probe.name: audit_probe(probe) for probe in asked},
+        confirmation=confirmation,
+        unfinished=whole.unfinished,
     )
 
 
 def _place(c: Configuration) -> tuple[int, bool, tuple[int, int], tuple[int, ...]]:
     block = (c.block.i, c.block.j) if c.block else (0, 0)
-    return c.stage, c.block is None, block, c.path.layers
+    return c.stage, c.block is None, block, c.path.steps
 
 
 def _of_the_plan(rows: pa.Table, tasks: Sequence[Task], probes: Sequence[str]) -> pa.Table:
@@ -149,15 +216,18 @@ def _checked_metric(rows: pa.Table, metric: Metric) -> Metric:
 
 
 def _results(
-    rows: pa.Table, tasks: Sequence[Task], probes: Sequence[str], *, metric: Metric, baseline: Task | None
+    rows: pa.Table,
+    tasks: Sequence[Task],
+    probes: Sequence[str],
+    matrices: Mapping[str, SampleMatrix],
+    assessments: Mapping[Metric, Assessment],
 ) -> dict[str, dict[str | None, ProbeResult]]:
-    matrices = sample_matrices(rows, SCORES)
     means = {probe: {name: matrix.means(name) for name in SCORES} for probe, matrix in matrices.items()}
     outcomes, details = _outcomes(rows)
     effects: dict[tuple[str, str | None], dict[Metric, Effect]] = defaultdict(dict)
-    for one in dict.fromkeys((metric, Metric.CORRECT)) if baseline else ():
-        for effect in effects_of(matrices, metric=one, baseline_id=baseline.task_id if baseline else ""):
-            effects[effect.task_id, effect.probe][one] = effect
+    for metric, assessment in assessments.items():
+        for key, effect in assessment.effects.items():
+            effects[key][metric] = effect
     results: dict[str, dict[str | None, ProbeResult]] = {}
     for task in tasks:
         mine: dict[str | None, ProbeResult] = {}
@@ -167,12 +237,14 @@ def _results(
             mine[probe] = ProbeResult(
                 probe, outcomes.get(key, {}), details.get(key), scores, effects.get(key, {})
             )
-        mine[None] = mine[probes[0]] if len(probes) == 1 else _over_probes([mine[probe] for probe in probes])
+        over = effects.get((task.task_id, None), {})
+        several = len(probes) > 1
+        mine[None] = _over_probes([mine[probe] for probe in probes], over) if several else mine[probes[0]]
         results[task.task_id] = mine
     return results
 
 
-def _over_probes(results: Sequence[ProbeResult]) -> ProbeResult:
+def _over_probes(results: Sequence[ProbeResult], effects: Mapping[Metric, Effect]) -> ProbeResult:
     """The unweighted mean over probes; a score or an effect that one probe lacks is absent."""
     outcomes: dict[str, int] = defaultdict(int)
     for result in results:
@@ -182,11 +254,6 @@ def _over_probes(results: Sequence[ProbeResult]) -> ProbeResult:
     for name in SCORES:
         values = [value for result in results if (value := result.means[name]) is not None]
         means[name] = math.fsum(values) / len(values) if len(values) == len(results) else None
-    effects = {}
-    for metric in results[0].effects:
-        parts = [effect for result in results if (effect := result.effects.get(metric)) is not None]
-        if len(parts) == len(results):
-            effects[metric] = mean_over_probes(parts)
     detail = next((result.detail for result in results if result.detail), None)
     return ProbeResult(None, dict(outcomes), detail, means, effects)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,13 @@ import numpy.typing as npt
 import plotly.graph_objects as go
 
 from neuroscan_farm.domain.measurements import Metric
+from neuroscan_farm.report.chance import stands_out
 from neuroscan_farm.report.configurations import Configuration
 from neuroscan_farm.report.figure_style import GREY, SCALE, layout_of
 from neuroscan_farm.report.findings import Findings
 from neuroscan_farm.report.hover import absence_text, hover_row, hover_template
-from neuroscan_farm.report.metric_text import METRIC_TEXT
+from neuroscan_farm.report.metric_text import METRIC_TEXT, MetricText
+from neuroscan_farm.statistics.multiplicity import Noise
 
 _WAITING, _FAILED, _NO_BASELINE = "#d5d8de", GREY, "#a9c1e8"
 _STATES = ((_WAITING, "not measured yet"), (_FAILED, "failed"), (_NO_BASELINE, "measured, no baseline yet"))
@@ -38,6 +40,9 @@ def heatmap(
 ) -> go.Figure:
     """Draw each block's change at x = j (its end, exclusive) and y = i (its start).
 
+    The colour bar marks what the best would show if nothing had an effect. Lines go around the blocks that are better,
+    and those that are worse, after correction for all that was tried (adjusted p below 0.05).
+
     Args:
         findings: of the run.
         probe: which; None for the mean over the probes.
@@ -53,6 +58,8 @@ def heatmap(
     states = np.full((depth, depth), np.nan, dtype=np.float32)
     reasons: list[list[str | None]] = [[None] * depth for _ in range(depth)]
     troubled: list[Configuration] = []
+    better: set[tuple[int, int]] = set()  # (j, i), as drawn
+    worse: set[tuple[int, int]] = set()
     for c in cells:
         assert c.block is not None
         i, j = c.block.i, c.block.j
@@ -63,6 +70,8 @@ def heatmap(
         if effect is not None:
             changes[i, j - 1] = effect.mean * text.scale
             rows[i][j - 1] = hover_row(c, probe=probe, metric=findings.metric)
+            if stands_out(effect):
+                (better if effect.mean > 0 else worse).add((j, i))
         else:
             states[i, j - 1] = 0 if not result.outcomes else 1 if not result.n_ok else 2
             reasons[i][j - 1] = absence_text(c, probe=probe)
@@ -92,6 +101,7 @@ def heatmap(
         hovertemplate="%{customdata}<extra></extra>",
     )
     limit, clipped = _limit(changes)
+    noise = findings.noise_on(shown, probe)
     figure.add_heatmap(
         x=ends,
         y=list(range(depth)),
@@ -107,8 +117,10 @@ def heatmap(
         ygap=gap,
         hovertemplate=hover_template(findings.metric),
         showscale=bool(np.isfinite(changes).any()),
-        colorbar=_colour_bar(text.label, limit, text.decimals, clipped),
+        colorbar=_colour_bar(text, limit, clipped, noise),
     )
+    _add_outline(figure, worse, name="worse, adjusted p < 0.05", dash="dot")
+    _add_outline(figure, better, name="better, adjusted p < 0.05", dash="solid")
     _add_marks(
         figure,
         troubled,
@@ -127,7 +139,13 @@ def heatmap(
         if (states == state).any():
             square = {"symbol": "square", "size": 11, "color": colour}
             figure.add_scatter(x=[None], y=[None], mode="markers", marker=square, name=name, hoverinfo="skip")
-    figure.update_layout(layout_of(findings, probe, shown), height=680)
+    layout = layout_of(findings, probe, shown)
+    if noise is not None:
+        layout["title"]["subtitle"]["text"] += (
+            f" · best of {noise.tried} expected under noise: {text.change(noise.mean)}, "
+            f"in one case of twenty {text.change(noise.high)}"
+        )
+    figure.update_layout(layout, height=680)
     ticks = _ticks(depth)
     figure.update_xaxes(
         title="j: end of the block (exclusive)",
@@ -167,16 +185,27 @@ def _limit(changes: npt.NDArray[np.float32]) -> tuple[float, bool]:
     return limit, bool(sizes.max() > limit * (1 + 1e-9))
 
 
-def _colour_bar(label: str, limit: float, decimals: int, clipped: bool) -> dict[str, Any]:
+def _colour_bar(text: MetricText, limit: float, clipped: bool, noise: Noise | None) -> dict[str, Any]:
     ends = [-limit, -limit / 2, 0.0, limit / 2, limit]
-    decimals = max(decimals, 2 - math.floor(math.log10(limit)))  # three digits at least, however small
+    decimals = max(text.decimals, 2 - math.floor(math.log10(limit)))  # three digits at least, however small
     texts = [f"{end:+.{decimals}f}" if end else "0" for end in ends]
     if clipped:
         texts[0] = f"≤ {texts[0]}"
+    ticks = dict(zip(ends, texts, strict=True))
+    if noise is not None and noise.mean > 0:
+        level = noise.mean * text.scale
+        said = f"noise {level:+.{decimals}f}"
+        if level > limit:  # beyond the colours: nothing that is drawn reaches it
+            ticks[limit] = f"{ticks[limit]}<br>▲ {said}"
+        else:
+            ticks = {
+                end: label for end, label in ticks.items() if abs(end - level) > 0.08 * limit or end == 0.0
+            }
+            ticks[level] = said
     return {
-        "title": {"text": label, "side": "right"},
-        "tickvals": ends,
-        "ticktext": texts,
+        "title": {"text": text.label, "side": "right"},
+        "tickvals": list(ticks),
+        "ticktext": list(ticks.values()),
         "thickness": 16,
         "outlinewidth": 0,
     }
@@ -196,6 +225,29 @@ def _add_marks(
             name=name,
             hoverinfo="skip",
         )
+
+
+def _add_outline(figure: go.Figure, cells: Collection[tuple[int, int]], *, name: str, dash: str) -> None:
+    """Draw lines around the cells (x, y), and none between two of them."""
+    if not cells:
+        return
+    inside = set(cells)
+    xs: list[float | None] = []
+    ys: list[float | None] = []
+    for x, y in sorted(inside):
+        left, right, top, bottom = x - 0.5, x + 0.5, y - 0.5, y + 0.5
+        edges = {
+            (x - 1, y): ((left, left), (top, bottom)),
+            (x + 1, y): ((right, right), (top, bottom)),
+            (x, y - 1): ((left, right), (top, top)),
+            (x, y + 1): ((left, right), (bottom, bottom)),
+        }
+        for neighbour, (across, down) in edges.items():
+            if neighbour not in inside:
+                xs += [*across, None]
+                ys += [*down, None]
+    line = {"color": "#14171c", "width": 1.8 if dash == "solid" else 1.2, "dash": dash}
+    figure.add_scatter(x=xs, y=ys, mode="lines", line=line, name=name, hoverinfo="skip")
 
 
 def _ticks(depth: int) -> list[int]:

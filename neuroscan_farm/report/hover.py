@@ -10,20 +10,21 @@ from html import escape
 
 from neuroscan_farm.domain.measurements import Metric
 from neuroscan_farm.report.configurations import Configuration, ProbeResult
-from neuroscan_farm.report.metric_text import ABSENT, METRIC_TEXT, number, percent
+from neuroscan_farm.report.metric_text import ABSENT, METRIC_TEXT, number, p_text, percent
 
 _LINES = (
     "<b>%{{customdata[0]}}</b>  %{{customdata[1]}}",
     "path %{{customdata[2]}}",
     "%{{customdata[3]}}",
     "{delta} %{{customdata[4]}} {unit}",
+    "%{{customdata[13]}}",
     "Δ accuracy %{{customdata[5]}} percentage points",
     "log-odds %{{customdata[6]}} · log-probability %{{customdata[7]}}",
     "accuracy %{{customdata[8]}} · expected value %{{customdata[9]}}",
     "coverage %{{customdata[10]}} · entropy %{{customdata[11]}} nats",
     "samples: %{{customdata[12]}}",
 )
-_ACCURACY_LINE = 4
+_ACCURACY_LINE = 5
 _LONGEST_PATH = 60
 
 
@@ -43,7 +44,7 @@ def hover_row(configuration: Configuration, *, probe: str | None, metric: Metric
         length = configuration.block.j - configuration.block.i
         layers += f", block of {length}"
     row = [
-        configuration.label if configuration.block else "explicit order",
+        configuration.label if configuration.block or configuration.without else "explicit order",
         f"rank {result.rank}" if result.rank is not None else f"no rank: {result.unranked}",
         _shortened(str(configuration.path)),
         layers,
@@ -56,6 +57,7 @@ def hover_row(configuration: Configuration, *, probe: str | None, metric: Metric
         percent(result.means["coverage"]),
         number(result.means["entropy"]),
         result.outcome_text,
+        _certainty(result, metric),
     ]
     return [escape(text, quote=False) for text in row]
 
@@ -80,6 +82,18 @@ def _change(result: ProbeResult, metric: Metric) -> str:
     if effect is None:
         return ABSENT
     return f"{text.change(effect.mean)} (95 %: {text.interval(effect)}; n = {effect.n})"
+
+
+def _certainty(result: ProbeResult, metric: Metric) -> str:
+    """Why there is no interval, or how sure the effect is after all that was tried."""
+    effect = result.effects.get(metric)
+    if effect is None:
+        return f"adjusted p {ABSENT}"
+    reason = f"no interval: {effect.no_interval}" if effect.no_interval else ""
+    if effect.p_adjusted is None:
+        return reason
+    sure = f"adjusted p {p_text(effect.p_adjusted)} · q {p_text(effect.q)} · alone p {p_text(effect.p)}"
+    return f"{sure} · {reason}" if reason else sure
 
 
 def _shortened(text: str, longest: int = _LONGEST_PATH) -> str:

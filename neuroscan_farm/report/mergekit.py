@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Literal, TypeAlias
 
 import yaml
 
@@ -18,36 +19,61 @@ from neuroscan_farm.yaml_text import NotYaml, read_yaml
 
 TRIED_WITH = "mergekit 0.1.5 with transformers 5.23"
 
-_EXACT = frozenset({"llama", "mistral", "gpt2", "phi3"})
-_LAYER_TYPES = "it fails (exit 1) when the number of layers changes, because layer_types keeps its old length"
-_SILENT = "it exits with 0 and the merged model is SILENTLY WRONG: its config keeps the old depth"
-_FAILS: Mapping[str, str] = {
-    "qwen2": _LAYER_TYPES,
-    "qwen3": _LAYER_TYPES,
-    "gemma2": _LAYER_TYPES,
-    "gemma3": _LAYER_TYPES,
-    "gemma3_text": _LAYER_TYPES,
-    "gpt_neox": "it fails (exit 1)",
-    "gpt_neo": _SILENT,
-    "smollm3": _SILENT,
+# Tiny models of each family, as transformers saves them, with a block run twice: merged by mergekit-yaml, and scored by
+# `verify`. `make mergekit` does it again.
+_EXACT = frozenset(
+    {"gemma", "gpt2", "granite", "internlm3", "llama", "mistral", "mixtral", "olmo2", "phi", "phi3", "stablelm",
+     "starcoder2"}
+)  # fmt: skip
+_LAYER_TYPES = frozenset({"gemma2", "gemma3", "gemma3_text", "qwen2", "qwen3"})
+_MISSING = frozenset({"cohere", "falcon", "gpt_neox", "qwen3_moe"})
+_SILENT = frozenset(
+    {"bloom", "deepseek_v3", "exaone4", "glm", "gpt_neo", "gpt_oss", "gptj", "mpt", "olmo", "opt", "qwen2_moe", "smollm3"}
+)  # fmt: skip
+_WRONG: Mapping[str, str] = {
+    **dict.fromkeys(
+        _LAYER_TYPES,
+        "it fails (exit 1) when the number of layers changes, because layer_types keeps its old length",
+    ),
+    **dict.fromkeys(
+        _MISSING,
+        "it fails (exit 1), because it asks for tensors that checkpoints of this family need not have",
+    ),
+    **dict.fromkeys(
+        _SILENT, "it exits with 0 and the merged model is SILENTLY WRONG: its config keeps the old depth"
+    ),
 }
 _NO_LAYER_TYPES = (
     "mergekit never writes layer_types: where layers differ in attention (sliding or full), the merged model "
     "may differ from what was measured"
 )
+_INSTEAD = "neuroscan-farm materialize writes this configuration as a checkpoint, also for families that mergekit cannot"
+_CHECK = "neuroscan-farm verify compares the merged model with what was measured"
+
+MergekitVerdict: TypeAlias = Literal["exact", "fails", "silently wrong", "not tried"]
+
+
+def mergekit_verdict(model_type: str) -> MergekitVerdict:
+    """What `TRIED_WITH` makes of a family, by its `model_type`, when the number of layers changes."""
+    if model_type in _EXACT:
+        return "exact"
+    if model_type in _SILENT:
+        return "silently wrong"
+    return "fails" if model_type in _WRONG else "not tried"
 
 
 def mergekit_warnings(model_type: str) -> list[str]:
     """What is known to go wrong when mergekit merges this family; empty where merges were found exact."""
-    if model_type in _EXACT:
+    verdict = mergekit_verdict(model_type)
+    if verdict == "exact":
         return []
-    if model_type in _FAILS:
-        warnings = [f"{TRIED_WITH}, family {model_type}: {_FAILS[model_type]}."]
+    if verdict == "not tried":
+        first = (
+            f"family {model_type} was not tried with {TRIED_WITH}: verify the merged model before you use it."
+        )
     else:
-        warnings = [
-            f"family {model_type} was not tried with {TRIED_WITH}: score the merged model before you use it."
-        ]
-    return [*warnings, f"{_NO_LAYER_TYPES}."]
+        first = f"{TRIED_WITH}, family {model_type}: {_WRONG[model_type]}."
+    return [first, f"{_NO_LAYER_TYPES}.", f"{_INSTEAD}; {_CHECK}."]
 
 
 def mergekit_yaml(
@@ -69,7 +95,10 @@ def mergekit_yaml(
         model_type: the family, for the warnings.
         notes: comments for the top, such as which run and what effect.
     """
+    path.require_whole("a mergekit file")
     comments = [f"# {_one_line(note)}" for note in notes]
+    if mergekit_verdict(model_type) == "exact":
+        comments.append(f"# {TRIED_WITH}, family {model_type}: exact; {_CHECK}.")
     comments += [f"# WARNING: {_one_line(warning)}" for warning in mergekit_warnings(model_type)]
     lines = [*comments, "merge_method: passthrough", f"dtype: {dtype}"]
     lines.append("slices:")

@@ -62,6 +62,13 @@ def number(value: float | None, decimals: int = 3) -> str:
     return shown if float(shown) else shown.removeprefix("-")
 
 
+def p_text(value: float | None) -> str:
+    """Write a p-value or a false discovery rate: two digits, and nothing below a thousandth; absent is a dash."""
+    if value is None:
+        return ABSENT
+    return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
+
+
 def percent(value: float | None, decimals: int = 1) -> str:
     """Write a share of one as per cent; an absent one is a dash."""
     return ABSENT if value is None else f"{100 * value:.{decimals}f} %"

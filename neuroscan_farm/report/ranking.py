@@ -35,7 +35,7 @@ def with_ranks(
             why = _why_unranked(result, base, metric)
             results[place][view] = replace(result, unranked=why)
             if why is None:
-                rankable.append((-result.effects[metric].mean, configuration.path.layers, place))
+                rankable.append((-result.effects[metric].mean, configuration.path.steps, place))
         for rank, (_, _, place) in enumerate(sorted(rankable), start=1):
             results[place][view] = replace(results[place][view], rank=rank)
     return tuple(replace(c, results=mine) for c, mine in zip(configurations, results, strict=True))

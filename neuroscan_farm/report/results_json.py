@@ -73,6 +73,8 @@ def _top(c: Configuration, findings: Findings, probe: str, base_score: float | N
         "effect": effect.mean,
         "effect_low": effect.low,
         "effect_high": effect.high,
+        "p_adjusted": effect.p_adjusted,
+        "q": effect.q,
     }
 
 

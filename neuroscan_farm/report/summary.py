@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
-from neuroscan_farm.report.chance import chance, chance_text
+from neuroscan_farm.report.audit import audit_notices
+from neuroscan_farm.report.chance import chance, chance_text, noise_text
 from neuroscan_farm.report.configurations import SCORES, Configuration
+from neuroscan_farm.report.confirmation import Confirmed
+from neuroscan_farm.report.confirmation_text import confirmation_lines
 from neuroscan_farm.report.failures import FailureGroup
 from neuroscan_farm.report.findings import Findings
-from neuroscan_farm.report.metric_text import METRIC_TEXT, number, percent
+from neuroscan_farm.report.metric_text import METRIC_TEXT, number, p_text, percent
+from neuroscan_farm.statistics.effects import Effect
 
-SUMMARY_VERSION = 1
+SUMMARY_VERSION = 2
 _LOW_COVERAGE = 0.1
 _WIDTH = 100
 
@@ -40,6 +45,7 @@ def notices(findings: Findings) -> list[str]:
     elif not findings.baseline.results[None].n_ok:
         why = findings.baseline.results[None].detail or findings.baseline.results[None].outcome_text
         found.append(f"The baseline failed ({why}), so there are no changes against it.")
+    found += findings.unfinished
     for name, values in findings.conditions.items():
         if len(values) > 1:
             found.append(
@@ -55,7 +61,7 @@ def notices(findings: Findings) -> list[str]:
                     "probability; it hardly answers in this form, and its scores are mostly noise. "
                     "Try another prompt, or the chat format."
                 )
-    return found
+    return found + audit_notices(findings)
 
 
 def summary_dict(findings: Findings, *, failures: list[FailureGroup], top_k: int = 10) -> dict[str, Any]:
@@ -84,7 +90,13 @@ def summary_dict(findings: Findings, *, failures: list[FailureGroup], top_k: int
         "intervals_above_zero": seen.gains,
         "intervals_above_zero_expected_by_chance": seen.expected_gains,
         "intervals_corrected_for_number_tried": False,
+        "better_adjusted": seen.better,
+        "worse_adjusted": seen.worse,
+        "discoveries": seen.discoveries,
+        "share_measured": findings.share,
+        "noise": {findings.view_name(view): _noise(findings, view) for view in findings.views},
         "best": [_best(c, findings) for c in findings.ranked()[:top_k]],
+        "confirmation": _confirmation(findings),
         "failures": [
             {
                 "outcome": group.outcome,
@@ -99,8 +111,10 @@ def summary_dict(findings: Findings, *, failures: list[FailureGroup], top_k: int
     }
 
 
-def summary_text(findings: Findings, *, failures: list[FailureGroup], top_k: int = 10) -> str:
-    """Return the summary for a terminal."""
+def summary_text(
+    findings: Findings, *, failures: list[FailureGroup], top_k: int = 10, remarks: Sequence[str] = ()
+) -> str:
+    """Return the summary for a terminal; `remarks` are paragraphs on what this kind of run tells besides."""
     manifest, text = findings.manifest, METRIC_TEXT[findings.metric]
     probes = ", ".join(f"{probe} ({manifest.n_samples[probe]} samples)" for probe in findings.probes)
     lines = [
@@ -127,7 +141,19 @@ def summary_text(findings: Findings, *, failures: list[FailureGroup], top_k: int
         lines += _table(best, findings)
         if best[0].results[None].effects[findings.metric].mean <= 0:
             lines.append("No configuration is better than the untouched model.")
-        lines += ["", *textwrap.wrap(chance_text(chance(findings)), _WIDTH)]
+        seen = chance(findings)
+        noise = noise_text(seen)
+        if noise is not None:
+            lines += textwrap.wrap(noise, _WIDTH)
+        lines += ["", *textwrap.wrap(chance_text(seen), _WIDTH)]
+        for line in confirmation_lines(findings):
+            lines += (
+                ["", *textwrap.wrap(line, _WIDTH)]
+                if line.startswith("Every")
+                else textwrap.wrap(line, _WIDTH)
+            )
+    for remark in remarks:
+        lines += ["", *textwrap.wrap(remark, _WIDTH)]
     if failures:
         lines += ["", "failures:"]
         for group in failures:
@@ -144,15 +170,16 @@ def _table(best: list[Configuration], findings: Findings) -> list[str]:
     text = METRIC_TEXT[findings.metric]
     width = max(len("configuration"), *(len(c.label) for c in best))
     head = f"{'rank':>4}  {'configuration':<{width}}  {'layers':>6}  {'change':>8}"
-    lines = [f"{head}  {'95 % interval':<20}  accuracy"]
+    lines = [f"{head}  {'95 % interval':<20}  {'adj. p':>7}  {'q':>7}  accuracy"]
     for c in best:
         result = c.results[None]
         effect = result.effects[findings.metric]
         lines.append(
             f"{result.rank:>4}  {c.label:<{width}}  {c.n_layers_run:>6}  {text.change(effect.mean):>8}  "
-            f"{text.interval(effect):<20}  {percent(result.means['correct'])}"
+            f"{text.interval(effect):<20}  {p_text(effect.p_adjusted):>7}  {p_text(effect.q):>7}  "
+            f"{percent(result.means['correct'])}"
         )
-    return [*lines, f"change in {text.unit}"]
+    return [*lines, f"change in {text.unit}; adj. p and q are over all configurations that are measured"]
 
 
 def _baseline(findings: Findings) -> dict[str, Any] | None:
@@ -172,12 +199,64 @@ def _best(c: Configuration, findings: Findings) -> dict[str, Any]:
         "j": c.plain_block.j if c.plain_block else None,
         "n_layers_run": c.n_layers_run,
         "effect": effect.mean,
-        "effect_low": effect.low,
-        "effect_high": effect.high,
+        **_certainty(effect),
         "samples": effect.n,
         "log_odds": result.means["log_odds"],
         "accuracy": result.means["correct"],
         "expected_score": result.means["expected_score"],
+    }
+
+
+def _certainty(effect: Effect) -> dict[str, Any]:
+    return {
+        "effect_low": effect.low,
+        "effect_high": effect.high,
+        "no_interval": effect.no_interval,
+        "p": effect.p,
+        "p_adjusted": effect.p_adjusted,
+        "q": effect.q,
+    }
+
+
+def _noise(findings: Findings, view: str | None) -> dict[str, Any] | None:
+    noise = findings.noise.get(view)
+    if noise is None:
+        return None
+    return {
+        "configurations": noise.tried,
+        "flips": noise.flips,
+        "best_effect": noise.mean,
+        "best_effect_95": noise.high,
+        "best_standard_errors": noise.standard_errors,
+        "best_standard_errors_95": noise.standard_errors_high,
+    }
+
+
+def _confirmation(findings: Findings) -> dict[str, Any] | None:
+    found = findings.confirmation
+    if found is None:
+        return None
+    paths = {c.task_id: str(c.path) for c in findings.configurations}
+    return {
+        "share": found.share,
+        "samples_chosen_by": dict(found.chosen_by),
+        "samples_held_out": dict(found.held_out),
+        "best": [_confirmed(one, findings.view_name(one.probe), paths[one.task_id]) for one in found.best],
+    }
+
+
+def _confirmed(one: Confirmed, view: str, path: str) -> dict[str, Any]:
+    effect = one.confirmed
+    return {
+        "path": path,
+        "view": view,
+        "rank": one.rank,
+        "effect_chosen": one.chosen.mean,
+        "effect": effect.mean if effect else None,
+        **(_certainty(effect) if effect else {}),
+        "samples": effect.n if effect else 0,
+        "shrinkage": one.shrinkage,
+        "reason": one.reason,
     }
 
 

@@ -11,7 +11,7 @@ from neuroscan_farm.domain.measurements import Metric
 from neuroscan_farm.report.configurations import SCORES, Configuration
 from neuroscan_farm.report.findings import Findings
 
-TABLE_VERSION = 1
+TABLE_VERSION = 2
 MEAN_OVER_PROBES = "*"  # what the column `probe` says of the mean over several probes
 
 COLUMNS = (
@@ -20,6 +20,8 @@ COLUMNS = (
     "log_odds", "log_p_correct", "accuracy", "expected_score", "uncertainty", "coverage", "entropy",
     "effect_metric", "effect", "effect_low", "effect_high", "effect_standard_error", "effect_samples",
     "accuracy_effect", "accuracy_effect_low", "accuracy_effect_high",
+    "p", "p_adjusted", "q", "no_interval", "accuracy_p_adjusted",
+    "added_layers", "added_parameters", "added_kv_bytes_per_token", "relative_latency",
 )  # fmt: skip
 
 
@@ -96,5 +98,14 @@ def _record(c: Configuration, view: str | None, findings: Findings) -> dict[str,
         "accuracy_effect": accuracy.mean if accuracy else None,
         "accuracy_effect_low": accuracy.low if accuracy else None,
         "accuracy_effect_high": accuracy.high if accuracy else None,
+        "p": effect.p if effect else None,
+        "p_adjusted": effect.p_adjusted if effect else None,
+        "q": effect.q if effect else None,
+        "no_interval": effect.no_interval if effect else None,
+        "accuracy_p_adjusted": accuracy.p_adjusted if accuracy else None,
+        "added_layers": c.cost.added_layers if c.cost else None,
+        "added_parameters": c.cost.added_parameters if c.cost else None,
+        "added_kv_bytes_per_token": c.cost.added_kv_bytes_per_token if c.cost else None,
+        "relative_latency": c.cost.relative_latency if c.cost else None,
     }
     return {name: values[name] for name in COLUMNS}

@@ -1,24 +1,23 @@
-"""Effects: a configuration's change against the baseline, paired by sample, with its 95 % interval.
+"""Effects: a configuration's change against the baseline, paired by sample, with its 95 % interval and p-values.
 
-Only samples that are ok on both sides are paired. The intervals are per configuration: nothing here corrects
-for how many configurations were tried.
+Only samples that are ok on both sides are paired. Intervals are per configuration; `p_adjusted` and `q` are over all
+configurations that are given.
 """
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from scipy.special import stdtrit
 
 from neuroscan_farm.domain.measurements import Metric
-from neuroscan_farm.statistics.sample_matrix import SampleMatrix, sample_matrices
-
-CONFIDENCE = 0.95
+from neuroscan_farm.statistics.confirm_split import HeldOut
+from neuroscan_farm.statistics.estimates import estimates
+from neuroscan_farm.statistics.multiplicity import Noise
+from neuroscan_farm.statistics.sample_matrix import Floats, SampleMatrix, sample_matrices
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +29,59 @@ class Effect:
     n: int  # paired samples
     mean: float
     standard_error: float | None  # None with fewer than two samples, as are low and high
-    low: float | None  # ends of the 95 % t interval
+    low: float | None  # ends of the 95 % interval; see `statistics/bootstrap.py`
     high: float | None
+    p: float | None = None  # of this configuration alone; see `statistics/multiplicity.py`
+    p_adjusted: float | None = None  # over all configurations of the run
+    q: float | None = None  # Benjamini and Hochberg's, over all configurations of the run
+    no_interval: str | None = None  # why there is no interval
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """All effects on one metric, and what chance alone would show, on each probe and over the probes."""
+
+    effects: Mapping[tuple[str, str | None], Effect]  # by task and probe; None for the mean over the probes
+    noise: Mapping[str | None, Noise | None]  # by probe; None where no configuration there has a spread
+
+
+def assess(
+    matrices: Mapping[str, SampleMatrix],
+    *,
+    metric: Metric,
+    baseline_id: str,
+    probes: Sequence[str] | None = None,
+    tasks: Iterable[str] | None = None,
+) -> Assessment:
+    """Return the effects of the tasks with an ok sample in common with the baseline.
+
+    The mean over the probes is unweighted, and there where a task has an effect on each of several probes. Of one
+    probe alone it is that probe's.
+
+    Args:
+        matrices: by probe, with the metric's column.
+        metric: the score that is compared; `correct` counts as 0 and 1.
+        baseline_id: the task of the identity path; without its rows there are no effects.
+        probes: all probes that there should be; those of the matrices where None.
+        tasks: these and no others; all but the baseline where None.
+    """
+    wanted = None if tasks is None else set(tasks)
+    views = list(matrices if probes is None else probes)
+    differences = {
+        probe: _differences(matrices[probe], metric.value, baseline_id, wanted)
+        for probe in views
+        if probe in matrices
+    }
+    effects: dict[tuple[str, str | None], Effect] = {}
+    noise: dict[str | None, Noise | None] = {None: None, **dict.fromkeys(views)}
+    for probe, rows in differences.items():
+        noise[probe] = _add(effects, probe, [rows], metric)
+    if len(views) == 1:
+        effects |= {(task, None): effect for (task, _), effect in effects.items()}
+        noise[None] = noise[views[0]]
+    elif len(differences) == len(views) and views:
+        noise[None] = _add(effects, None, [differences[probe] for probe in views], metric)
+    return Assessment(effects, noise)
 
 
 def paired_effects(rows: pa.Table, *, metric: Metric, baseline_id: str) -> list[Effect]:
@@ -42,80 +92,81 @@ def paired_effects(rows: pa.Table, *, metric: Metric, baseline_id: str) -> list[
         metric: the score that is compared; `correct` counts as 0 and 1.
         baseline_id: the task of the identity path; without its rows there are no effects.
     """
-    return effects_of(sample_matrices(rows, [metric.value]), metric=metric, baseline_id=baseline_id)
+    matrices = sample_matrices(rows, [metric.value])
+    found = assess(matrices, metric=metric, baseline_id=baseline_id).effects
+    return [effect for (_, probe), effect in found.items() if probe is not None]
 
 
-def effects_of(matrices: Mapping[str, SampleMatrix], *, metric: Metric, baseline_id: str) -> list[Effect]:
-    """Return `paired_effects` of matrices that hold the metric's column."""
-    return [effect for matrix in matrices.values() for effect in _against(matrix, metric.value, baseline_id)]
-
-
-def mean_effects(rows: pa.Table, *, metric: Metric, baseline_id: str) -> dict[str, float]:
+def mean_effects(
+    rows: pa.Table, *, metric: Metric, baseline_id: str, held_out: HeldOut | None = None
+) -> dict[str, float]:
     """Return each task's mean effect, unweighted over the probes in `rows`.
 
     A task without an effect on every probe is absent. Bit for bit the same for the same rows in any order,
     because a plan's next stage is made from it.
+
+    Args:
+        rows: measurements, each (task, probe, sample) at most once.
+        metric: the score that is compared.
+        baseline_id: the task of the identity path.
+        held_out: samples that must not help to choose, by probe.
     """
     matrices = sample_matrices(rows, [metric.value])
-    by_task: dict[str, list[float]] = defaultdict(list)
-    for effect in effects_of(matrices, metric=metric, baseline_id=baseline_id):
-        by_task[effect.task_id].append(effect.mean)
+    if held_out is not None:
+        matrices = {probe: matrix.without(held_out[probe]) for probe, matrix in matrices.items()}
+    means: dict[str, list[float]] = {}
+    for matrix in matrices.values():
+        for task, row in _differences(matrix, metric.value, baseline_id, None).items():
+            numbers = row[np.isfinite(row)].tolist()
+            if numbers:
+                means.setdefault(task, []).append(math.fsum(numbers) / len(numbers))
     return {
-        task: math.fsum(means) / len(means)
-        for task, means in sorted(by_task.items())
-        if len(means) == len(matrices)
+        task: math.fsum(found) / len(found)
+        for task, found in sorted(means.items())
+        if len(found) == len(matrices)
     }
 
 
-def mean_over_probes(effects: Sequence[Effect]) -> Effect:
-    """Return the unweighted mean of one task's effects on several probes.
-
-    Probes are independent sets of samples, so variances add; the interval's degrees of freedom are those of
-    Welch (1947) and Satterthwaite (1946). It is absent where one of the effects has none.
-    """
-    count = len(effects)
-    mean = math.fsum(effect.mean for effect in effects) / count
-    n = sum(effect.n for effect in effects)
-    shares = [(effect.standard_error, effect.n) for effect in effects]
-    variances = [(error / count) ** 2 for error, _ in shares if error is not None]
-    if len(variances) < count:
-        return Effect(effects[0].task_id, None, n, mean, None, None, None)
-    variance = math.fsum(variances)
-    if variance > 0:
-        spread = math.fsum(part**2 / (size - 1) for part, (_, size) in zip(variances, shares, strict=True))
-        freedom = variance**2 / spread if spread > 0 else math.inf
-    else:
-        freedom = 1.0
-    error = math.sqrt(variance)
-    half = _half_width(error, freedom)
-    return Effect(effects[0].task_id, None, n, mean, error, mean - half, mean + half)
-
-
-def _against(matrix: SampleMatrix, column: str, baseline_id: str) -> Iterable[Effect]:
-    """The effects of one probe's tasks, in the order of the matrix."""
+def _differences(
+    matrix: SampleMatrix, column: str, baseline_id: str, wanted: set[str] | None
+) -> dict[str, Floats]:
+    """Task -> its differences to the baseline, [samples]; NaN where there is no pair."""
     if baseline_id not in matrix.rows:
-        return
+        return {}
     values = matrix.scores[column]
     differences = values - values[matrix.rows[baseline_id]]
-    paired = np.isfinite(differences)
-    differences = np.where(paired, differences, 0.0)
-    counts = paired.sum(axis=1)
-    # fsum is exact: the mean depends neither on a task's neighbours nor on the machine's vector width.
-    sums = np.array([math.fsum(row) for row in differences.tolist()])
-    means = sums / np.maximum(counts, 1)
-    squares = np.where(paired, differences - means[:, None], 0.0) ** 2
-    freedom = np.maximum(counts - 1, 1)
-    errors = np.sqrt(squares.sum(axis=1) / freedom / np.maximum(counts, 1))
-    halves = stdtrit(freedom, 0.5 + CONFIDENCE / 2) * errors
-    columns = (counts.tolist(), means.tolist(), errors.tolist(), halves.tolist())
-    for task, n, mean, error, half in zip(matrix.tasks, *columns, strict=True):
-        if n == 0 or task == baseline_id:
-            continue
-        if n == 1:
-            yield Effect(task, matrix.probe, 1, mean, None, None, None)
-        else:
-            yield Effect(task, matrix.probe, n, mean, error, mean - half, mean + half)
+    return {
+        task: row
+        for task, row in zip(matrix.tasks, differences, strict=True)
+        if task != baseline_id and (wanted is None or task in wanted)
+    }
 
 
-def _half_width(error: float, freedom: float) -> float:
-    return float(stdtrit(freedom, 0.5 + CONFIDENCE / 2)) * error if error > 0 else 0.0
+def _add(
+    effects: dict[tuple[str, str | None], Effect],
+    probe: str | None,
+    rows: Sequence[Mapping[str, Floats]],
+    metric: Metric,
+) -> Noise | None:
+    """Add the effects of the tasks that have rows on all these probes; return what chance would show."""
+    tasks = [task for task in rows[0] if all(task in others for others in rows[1:])]
+    if not tasks:
+        return None
+    parts = [np.array([one[task] for task in tasks]) for one in rows]
+    found, noise = estimates(parts, bound=1.0 if metric is Metric.CORRECT else None)
+    for task, one in zip(tasks, found, strict=True):
+        if one is not None:
+            effects[task, probe] = Effect(
+                task_id=task,
+                probe=probe,
+                n=one.n,
+                mean=one.mean,
+                standard_error=one.standard_error,
+                low=one.low,
+                high=one.high,
+                p=one.p,
+                p_adjusted=one.p_adjusted,
+                q=one.q,
+                no_interval=one.no_interval,
+            )
+    return noise

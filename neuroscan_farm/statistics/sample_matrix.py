@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,17 @@ class SampleMatrix:
     tasks: tuple[str, ...]
     scores: dict[str, Floats]  # column -> [tasks, samples]; NaN where no ok row has a finite number
     rows: dict[str, int] = field(default_factory=dict)  # task -> its row
+    samples: tuple[str, ...] = ()  # the columns' sample ids
+
+    def only(self, samples: Container[str]) -> SampleMatrix:
+        """Return the matrix of these samples alone."""
+        kept = [column for column, sample in enumerate(self.samples) if sample in samples]
+        scores = {name: values[:, kept] for name, values in self.scores.items()}
+        return replace(self, scores=scores, samples=tuple(self.samples[column] for column in kept))
+
+    def without(self, samples: Container[str]) -> SampleMatrix:
+        """Return the matrix of all other samples."""
+        return self.only({sample for sample in self.samples if sample not in samples})
 
     def means(self, column: str) -> dict[str, float | None]:
         """Return each task's mean over its ok samples; None where no sample has a number."""
@@ -49,7 +60,7 @@ def sample_matrices(rows: pa.Table, columns: Sequence[str]) -> dict[str, SampleM
     rows = rows.filter(pc.equal(rows["outcome"], Outcome.OK.value))
     tasks, task_codes = _codes(rows["task_id"])
     probes, probe_codes = _codes(rows["probe"])
-    _, sample_codes = _codes(rows["sample_id"])
+    samples, sample_codes = _codes(rows["sample_id"])
     values = {name: rows[name].cast(pa.float64()).to_numpy() for name in columns}
     matrices = {}
     for code, probe in enumerate(probes):
@@ -61,7 +72,13 @@ def sample_matrices(rows: pa.Table, columns: Sequence[str]) -> dict[str, SampleM
             scores[name] = np.full((len(used_tasks), len(used_samples)), np.nan)
             scores[name][task_rows, sample_columns] = values[name][mine]
         names = tuple(tasks[task] for task in used_tasks)
-        matrices[probe] = SampleMatrix(probe, names, scores, {name: row for row, name in enumerate(names)})
+        matrices[probe] = SampleMatrix(
+            probe,
+            names,
+            scores,
+            rows={name: row for row, name in enumerate(names)},
+            samples=tuple(samples[sample] for sample in used_samples),
+        )
     return matrices
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from neuroscan_farm.analyses import get_analysis, read_request
 from neuroscan_farm.domain.measurements import Measurement, Outcome, Score
+from neuroscan_farm.domain.paths import LayerPath
 from neuroscan_farm.domain.probes import Probe, Sample
 from neuroscan_farm.domain.tasks import Shard, Task
 from neuroscan_farm.store.run_directory import Manifest, RunDirectory
@@ -56,6 +57,8 @@ def build_run(
     root: Path,
     *,
     depth: int = 6,
+    analysis: str = "duplication",
+    paths: Sequence[LayerPath] = (),
     probes: Sequence[str] = ("math",),
     n_samples: int = 8,
     parameters: Mapping[str, object] | None = None,
@@ -66,13 +69,15 @@ def build_run(
     labelled: bool = True,
     values: bool = True,
     metric: str = "log_odds",
+    confirm: float | None = None,
+    answer: str | None = None,
     model: str = "acme/tiny-llama",
     model_folder: str = "/models/tiny-llama",
     model_type: str = "llama",
     shard_size: int = 16,
     seed: int = 0,
 ) -> RunDirectory:
-    """Make a run of the duplication analysis whose first `share` of shards is finished."""
+    """Make a run whose first `share` of shards is finished; `paths` follow what the analysis plans, as a second stage."""
     asked = [
         Probe(
             name,
@@ -80,7 +85,7 @@ def build_run(
                 Sample(
                     f"{name}-{k:03d}",
                     f"<script>alert({k})</script> {k}+1=",
-                    answer=str(k % 10) if labelled else None,
+                    answer=(answer or str(k % 10)) if labelled else None,
                 )
                 for k in range(n_samples)
             ),
@@ -89,23 +94,25 @@ def build_run(
     ]
     request = read_request(
         {
-            "analysis": "duplication",
+            "analysis": analysis,
             "model": model,
             "probes": list(probes),
             "metric": metric,
+            "confirm": confirm,
             "parameters": dict(parameters or {}),
             "shard_size": shard_size,
         },
         where="test",
     )
     digests = [probe.digest for probe in asked]
-    tasks = get_analysis("duplication").expand(request.parameters, depth=depth, probe_digests=digests)
+    tasks = get_analysis(analysis).expand(request.parameters, depth=depth, probe_digests=digests)
+    tasks += [Task.of(path, probe_digests=digests, stage=1) for path in paths]
     baseline, others = tasks[0], tasks[1:]
     shards = [Shard.of([baseline])]
     shards += [Shard.of(others[k : k + shard_size]) for k in range(0, len(others), shard_size)]
     manifest = Manifest(
-        run_id="duplication-tiny-llama-0123456789",
-        analysis="duplication",
+        run_id=f"{analysis}-tiny-llama-0123456789",
+        analysis=analysis,
         model=model,
         model_name=model.rsplit("/", 1)[-1],
         model_folder=model_folder,
@@ -152,7 +159,7 @@ def build_run(
         provenance = Provenance(
             run_id=manifest.run_id,
             shard_id=shard.shard_id,
-            analysis="duplication",
+            analysis=analysis,
             depth=depth,
             attempt=1,
             worker="w1",

@@ -13,12 +13,17 @@ from neuroscan_farm.report.figure_style import FIGURE_CONFIG
 from neuroscan_farm.report.figures import figures
 from neuroscan_farm.report.findings import read_findings
 from neuroscan_farm.report.heatmap import heatmap
+from neuroscan_farm.store.run_directory import RunDirectory
 from tests.report.conftest import MakeRun
 
 
 def trace(figure: object, name: str) -> object:
     (found,) = [t for t in figure.data if t.name == name]  # type: ignore[attr-defined]
     return found
+
+
+def names_of(run: RunDirectory) -> list[str]:
+    return [drawn.name for drawn in figures(read_findings(run), probe=None)]
 
 
 def only_block_1_3_fails(
@@ -93,27 +98,25 @@ def test_without_the_baseline_cells_say_that_it_is_missing(make_run: MakeRun) ->
 
 
 def test_a_grid_has_heatmaps_of_the_metric_and_of_accuracy(make_run: MakeRun) -> None:
-    names = [name for name, _, _ in figures(read_findings(make_run(depth=9)), probe=None)]
-    assert names == ["heatmap-log_odds", "heatmap-correct"]
+    assert names_of(make_run(depth=9)) == ["heatmap-log_odds", "heatmap-correct", "cost"]
 
 
 def test_without_right_answers_there_is_no_accuracy_heatmap(make_run: MakeRun) -> None:
     run = make_run(depth=9, labelled=False, metric="expected_score")
-    assert [name for name, _, _ in figures(read_findings(run), probe=None)] == ["heatmap-expected_score"]
+    assert names_of(run) == ["heatmap-expected_score", "cost"]
 
 
 def test_paths_that_are_no_grid_have_bars_best_first_with_intervals(make_run: MakeRun) -> None:
     parameters = {"blocks": ["1,2;4,5", "2,4x3"], "paths": ["0..1,3..5", "5,0..4"]}
-    findings = read_findings(make_run(parameters=parameters))
-    assert [name for name, _, _ in figures(findings, probe=None)] == ["bars-log_odds", "bars-correct"]
-    bar = bars(findings, probe=None).data[0]
+    run = make_run(parameters=parameters)
+    assert names_of(run) == ["bars-log_odds", "bars-correct", "cost"]
+    bar = bars(read_findings(run), probe=None).data[0]
     assert list(bar.x) == sorted(bar.x, reverse=True)
     assert len(bar.error_x.array) == 4
 
 
 def test_blocks_that_all_run_three_times_are_a_grid_too(make_run: MakeRun) -> None:
-    findings = read_findings(make_run(depth=9, parameters={"times": 3}))
-    assert figures(findings, probe=None)[0][0] == "heatmap-log_odds"
+    assert names_of(make_run(depth=9, parameters={"times": 3}))[0] == "heatmap-log_odds"
 
 
 def test_of_very_many_paths_the_best_and_the_worst_have_bars_and_the_title_says_so(make_run: MakeRun) -> None:

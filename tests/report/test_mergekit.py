@@ -14,7 +14,12 @@ from hypothesis import strategies as st
 from neuroscan_farm.domain.paths import LayerPath
 from neuroscan_farm.errors import RequestError
 from neuroscan_farm.report.checkpoint import checkpoint_dtype, model_reference
-from neuroscan_farm.report.mergekit import mergekit_warnings, mergekit_yaml, path_of_mergekit
+from neuroscan_farm.report.mergekit import (
+    mergekit_verdict,
+    mergekit_warnings,
+    mergekit_yaml,
+    path_of_mergekit,
+)
 from tests.report.conftest import MakeRun
 
 SOURCE, OTHER = "{model: a, layer_range: [0, 1]}", "{model: b, layer_range: [0, 1]}"
@@ -55,19 +60,31 @@ def test_a_hub_revision_stands_behind_the_id() -> None:
     assert yaml.safe_load(text)["slices"][0]["sources"][0]["model"] == "a/b@v2"
 
 
-@pytest.mark.parametrize("family", ["qwen2", "qwen3", "gemma2", "gemma3_text", "gpt_neox"])
+@pytest.mark.parametrize("family", ["qwen2", "qwen3", "gemma2", "gemma3_text", "gpt_neox", "cohere"])
 def test_families_on_which_mergekit_fails_carry_a_warning(family: str) -> None:
     text = mergekit_yaml(LayerPath((0,)), model="m", dtype="float32", model_type=family)
     assert f"# WARNING: mergekit 0.1.5 with transformers 5.23, family {family}: it fails" in text
 
 
-def test_a_silently_wrong_family_is_named_as_that() -> None:
-    assert "SILENTLY WRONG" in mergekit_warnings("smollm3")[0]
+@pytest.mark.parametrize("family", ["smollm3", "opt", "gpt_oss"])
+def test_a_silently_wrong_family_is_named_as_that_and_the_way_out_is_told(family: str) -> None:
+    assert mergekit_verdict(family) == "silently wrong"
+    warnings = mergekit_warnings(family)
+    assert "SILENTLY WRONG" in warnings[0]
+    assert "neuroscan-farm materialize" in warnings[-1]
+    assert "neuroscan-farm verify" in warnings[-1]
 
 
 def test_an_exact_family_has_no_warning_and_an_untried_one_has() -> None:
     assert mergekit_warnings("llama") == []
-    assert "was not tried" in mergekit_warnings("olmo2")[0]
+    text = mergekit_yaml(LayerPath((0,)), model="m", dtype="float32", model_type="llama")
+    assert "family llama: exact; neuroscan-farm verify" in text
+    assert "was not tried" in mergekit_warnings("nemotron")[0]
+
+
+def test_a_path_that_runs_layers_in_part_has_no_file() -> None:
+    with pytest.raises(RequestError):
+        mergekit_yaml(LayerPath.parse("0..4,5:mlp"), model="m", dtype="float32", model_type="llama")
 
 
 @pytest.mark.parametrize(

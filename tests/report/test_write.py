@@ -16,6 +16,7 @@ from neuroscan_farm.domain.measurements import Metric, Outcome
 from neuroscan_farm.domain.paths import Block, LayerPath
 from neuroscan_farm.domain.tasks import Task
 from neuroscan_farm.errors import RequestError, RunError, StorageError
+from neuroscan_farm.report.findings import read_findings
 from neuroscan_farm.report.mergekit import path_of_mergekit
 from neuroscan_farm.report.tables import COLUMNS
 from neuroscan_farm.report.write import export, write_report
@@ -78,6 +79,7 @@ def test_a_report_has_all_its_files_and_leaves_none_half_written(make_run: MakeR
         "best-3.mergekit.yaml",
         "configurations.csv",
         "index.html",
+        "multi_probe.json",
         "results-json.json",
         "results-math.json",
         "results.json",
@@ -124,10 +126,11 @@ def test_equal_hover_texts_are_in_the_page_once(make_run: MakeRun) -> None:
         for view in data["views"]  # type: ignore[attr-defined]
         for figure in view["figures"]
         for trace in figure["data"]
-        if "customdata" in trace
+        if "customdata" in trace and figure["name"].startswith("heatmap")
     ]
     assert len(uses) == 4
-    assert len(data["pool"]) == len(set(uses)) == 2  # type: ignore[arg-type]
+    assert len(set(uses)) == 2
+    assert len(data["pool"]) == 4  # type: ignore[arg-type]  # and the points and the front of the picture of cost
 
 
 def test_the_page_of_a_run_that_goes_on_says_on_how_much_it_rests(make_run: MakeRun) -> None:
@@ -185,6 +188,45 @@ def test_failures_are_grouped_by_what_was_said(make_run: MakeRun) -> None:
     assert outcomes == ["error", "died"]
 
 
+def test_the_page_of_several_probes_compares_them(make_run: MakeRun) -> None:
+    page = write_report(make_run(probes=("math", "json"))).page
+    text = page.read_text()
+    assert "Across the probes" in text
+    assert "Best for each probe" in text
+    assert [figure["name"] for figure in data_of(page)["across"]] == ["probes"]  # type: ignore[attr-defined]
+    single = write_report(make_run()).page
+    assert "Across the probes" not in single.read_text()
+    assert data_of(single)["across"] == []
+
+
+def test_the_tables_carry_corrected_p_values_and_cost(make_run: MakeRun) -> None:
+    run = make_run()
+    page = write_report(run).page
+    text = page.read_text()
+    best = read_findings(run).ranked()[0]
+    row = re.search(r"<tr><td class=\"n\">1</td>.*?</tr>", text, re.DOTALL)
+    assert row is not None
+    assert f"{best.cost.added_layers:+d} layer" in row[0]  # type: ignore[union-attr]
+    assert "adjusted p" in text
+    effect = best.results[None].effects[Metric.LOG_ODDS]
+    (view,) = data_of(page)["views"]  # type: ignore[misc]
+    first = next(line for line in view["rows"] if line[0] == 1)
+    assert first[4:6] == [round(effect.p_adjusted, 6), round(effect.q, 6)]
+    assert len(first) + 3 == len(re.findall(r"data-column=", text))
+
+
+def test_files_that_another_metric_or_analysis_left_do_not_stay(make_run: MakeRun) -> None:
+    run = make_run()
+    write_report(run)
+    for name in ("circuit.json", "cross_probe.json", "ablation-of-mlp.csv", "results-old.json"):
+        (run.root / "report" / name).write_text("old")
+    (run.root / "report" / "annotated.html").write_text("a person asked for this one")
+    write_report(run)
+    left = {path.name for path in (run.root / "report").iterdir()}
+    assert not left & {"circuit.json", "cross_probe.json", "ablation-of-mlp.csv", "results-old.json"}
+    assert "annotated.html" in left
+
+
 def test_merge_files_of_an_earlier_report_do_not_stay(make_run: MakeRun) -> None:
     run = make_run()
     assert len(write_report(run).mergekit) == 3
@@ -229,7 +271,7 @@ def test_the_json_table_is_versioned_and_strict(make_run: MakeRun) -> None:
         raise AssertionError(constant)
 
     content = json.loads(export(run, format="json"), parse_constant=refuse)
-    assert content["schema_version"] == 1
+    assert content["schema_version"] == 2
     assert len(content["configurations"]) == 22
     assert content["configurations"][0]["layers"] == [0, 1, 2, 3, 4, 5]
 

@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from neuroscan_farm.domain.measurements import Metric
-from neuroscan_farm.statistics.effects import Effect, mean_effects, mean_over_probes, paired_effects
+from neuroscan_farm.domain.probes import Probe, Sample
+from neuroscan_farm.statistics.confirm_split import held_out_samples
+from neuroscan_farm.statistics.effects import Effect, assess, mean_effects, paired_effects
+from neuroscan_farm.statistics.sample_matrix import sample_matrices
 
 BASELINE = "t-base"
 
@@ -36,18 +39,20 @@ def effects(
     return {(effect.task_id, effect.probe): effect for effect in found}
 
 
-def test_the_mean_and_the_interval_are_those_of_the_paired_t_test() -> None:
+def test_the_mean_and_its_error_are_those_of_the_paired_t_test() -> None:
     draw = np.random.default_rng(1)
     base, other = draw.normal(size=12), draw.normal(size=12)
     rows = [(BASELINE, "p", f"s{k}", "ok", float(x)) for k, x in enumerate(base)]
     rows += [("t1", "p", f"s{k}", "ok", float(x)) for k, x in enumerate(other)]
     effect = effects(rows)["t1", "p"]
-    reference = stats.ttest_rel(other, base)
-    low, high = reference.confidence_interval(0.95)
+    low, high = stats.ttest_rel(other, base).confidence_interval(0.95)
     assert effect.n == 12
     assert effect.mean == pytest.approx((other - base).mean())
-    assert (effect.low, effect.high) == (pytest.approx(low), pytest.approx(high))
     assert effect.standard_error == pytest.approx(stats.sem(other - base))
+    assert effect.low is not None
+    assert effect.low <= low + 1e-12
+    assert effect.high is not None
+    assert effect.high >= high - 1e-12
 
 
 def test_samples_are_paired_by_their_id_and_not_by_their_place() -> None:
@@ -55,6 +60,8 @@ def test_samples_are_paired_by_their_id_and_not_by_their_place() -> None:
     rows += [("t1", "p", "b", "ok", 11.0), ("t1", "p", "a", "ok", 2.0)]
     effect = effects(rows)["t1", "p"]
     assert (effect.mean, effect.standard_error) == (1.0, 0.0)
+    assert (effect.low, effect.high) == (None, None)
+    assert effect.no_interval == "the differences of all 2 samples are equal, so no spread is seen"
 
 
 @pytest.mark.parametrize("failing", ["baseline", "configuration"])
@@ -76,7 +83,8 @@ def test_a_value_of_a_row_that_is_not_ok_does_not_count() -> None:
 
 def test_one_pair_has_a_mean_and_no_interval() -> None:
     effect = effects([(BASELINE, "p", "a", "ok", 1.0), ("t1", "p", "a", "ok", 3.0)])["t1", "p"]
-    assert effect == Effect("t1", "p", 1, 2.0, None, None, None)
+    why = "one sample alone says nothing of the spread"
+    assert effect == Effect("t1", "p", 1, 2.0, None, None, None, no_interval=why)
 
 
 def test_without_the_baseline_there_are_no_effects() -> None:
@@ -142,21 +150,65 @@ def test_neighbouring_tasks_do_not_change_a_tasks_mean() -> None:
     assert alone["t1"] == among["t1"]
 
 
-def test_the_mean_over_equal_probes_has_the_interval_of_a_welch_test() -> None:
-    one = Effect("t1", "p", 16, 0.4, 0.2, 0.0, 0.8)
-    other = Effect("t1", "q", 16, 0.2, 0.2, -0.2, 0.6)
-    both = mean_over_probes([one, other])
-    assert both.probe is None
-    assert (both.n, both.mean) == (32, pytest.approx(0.3))
-    assert both.standard_error == pytest.approx(0.2 / math.sqrt(2))
-    assert both.high == pytest.approx(0.3 + stats.t.ppf(0.975, 30) * 0.2 / math.sqrt(2))
+def two_probes(small: int = 9) -> pa.Table:
+    draw = np.random.default_rng(8)
+    rows = []
+    for task, shift in ((BASELINE, 0.0), ("t1", 0.5), ("t2", 0.0)):
+        for probe, n in (("p", 16), ("q", small)):
+            rows += [(task, probe, f"s{k}", "ok", float(draw.normal(shift))) for k in range(n)]
+    return table(rows)
 
 
-def test_the_mean_over_probes_has_no_interval_where_one_has_none() -> None:
-    one = Effect("t1", "p", 16, 0.4, 0.2, 0.0, 0.8)
-    assert mean_over_probes([one, Effect("t1", "q", 1, 0.2, None, None, None)]).low is None
+def test_the_mean_over_probes_has_the_error_of_independent_samples() -> None:
+    matrices = sample_matrices(two_probes(), ["log_odds"])
+    found = assess(matrices, metric=Metric.LOG_ODDS, baseline_id=BASELINE).effects
+    one, other, both = found["t1", "p"], found["t1", "q"], found["t1", None]
+    assert (both.n, both.mean) == (25, pytest.approx((one.mean + other.mean) / 2))
+    assert both.standard_error == pytest.approx(math.hypot(one.standard_error, other.standard_error) / 2)
+    assert both.low is not None
+    assert both.high is not None
+    assert both.low < both.mean < both.high
+    assert both.p is not None
+    assert both.p_adjusted is not None
+    assert both.p <= both.p_adjusted
 
 
-def test_the_mean_over_probes_without_any_spread_has_an_interval_of_no_width() -> None:
-    both = mean_over_probes([Effect("t1", p, 4, 0.5, 0.0, 0.5, 0.5) for p in ("p", "q")])
-    assert (both.low, both.high) == (0.5, 0.5)
+def test_the_mean_over_probes_has_no_interval_where_one_has_a_single_sample() -> None:
+    matrices = sample_matrices(two_probes(small=1), ["log_odds"])
+    both = assess(matrices, metric=Metric.LOG_ODDS, baseline_id=BASELINE).effects["t1", None]
+    assert (both.low, both.p_adjusted) == (None, None)
+    assert both.no_interval == "one of the probes has a single sample, which says nothing of the spread"
+
+
+def test_there_is_no_mean_over_probes_while_one_of_them_has_no_rows() -> None:
+    matrices = sample_matrices(two_probes(), ["log_odds"])
+    found = assess(matrices, metric=Metric.LOG_ODDS, baseline_id=BASELINE, probes=["p", "q", "r"])
+    assert {probe for _, probe in found.effects} == {"p", "q"}
+    assert found.noise["r"] is None
+    assert found.noise[None] is None
+
+
+def test_of_one_probe_alone_the_mean_over_probes_is_that_probes() -> None:
+    matrices = sample_matrices(two_probes(), ["log_odds"])
+    found = assess({"p": matrices["p"]}, metric=Metric.LOG_ODDS, baseline_id=BASELINE)
+    assert found.effects["t1", None] == found.effects["t1", "p"]
+    assert found.noise[None] == found.noise["p"] is not None
+
+
+def test_p_values_are_over_the_tasks_that_are_asked_for() -> None:
+    matrices = sample_matrices(two_probes(), ["log_odds"])
+    alone = assess(matrices, metric=Metric.LOG_ODDS, baseline_id=BASELINE, tasks=["t1"]).effects
+    assert {task for task, _ in alone} == {"t1"}
+    effect = alone["t1", "p"]
+    assert effect.p_adjusted == pytest.approx(effect.p) == effect.q
+
+
+def test_samples_that_are_held_out_do_not_help_to_choose() -> None:
+    probe = Probe("p", tuple(Sample(f"s{k}", "?", answer="1") for k in range(20)))
+    (held,) = held_out_samples([probe], 0.5).values()
+    rows: list[tuple[str, str, str, str, float | bool | None]] = []
+    for sample in probe.samples:
+        gain = 5.0 if sample.sample_id in held else 1.0
+        rows += [(BASELINE, "p", sample.sample_id, "ok", 0.0), ("t1", "p", sample.sample_id, "ok", gain)]
+    chosen = mean_effects(table(rows), metric=Metric.LOG_ODDS, baseline_id=BASELINE, held_out={"p": held})
+    assert chosen == {"t1": 1.0}

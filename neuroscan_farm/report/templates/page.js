@@ -1,7 +1,7 @@
 "use strict";
 (() => {
   const page = JSON.parse(document.getElementById("data").textContent);
-  const box = document.getElementById("figures");
+  const box = document.getElementById("figures"), across = document.getElementById("across");
   if (!box) return;
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const buttons = [...document.querySelectorAll("#views button")];
@@ -9,40 +9,52 @@
   const more = document.getElementById("more");
   const changeDigits = page.decimals;
   // Column -> decimals; texts have none. The columns are: rank, configuration, path, layers run, change, low, high,
-  // accuracy change, log-odds, accuracy, expected value, coverage, entropy, samples, remark.
-  const decimals = [0, null, null, 0, changeDigits, changeDigits, changeDigits, 1, 3, 1, 3, 1, 3, 0, null];
-  const signed = new Set([4, 5, 6, 7]);
+  // adjusted p, q, accuracy change, log-odds, accuracy, expected value, coverage, entropy, samples, remark.
+  const decimals = [0, null, null, 0, changeDigits, changeDigits, changeDigits, 4, 4, 1, 3, 1, 3, 1, 3, 0, null];
+  const signed = new Set([4, 5, 6, 9]);
+  // A finger scrolls the page and does not draw a zoom box; the buttons over a figure still zoom.
+  const touch = matchMedia("(pointer: coarse)");
   let view = 0, column = 0, ascending = true, all = false;
 
-  function drawFigures() {
+  function draw(box, figures) {
     const soft = getComputedStyle(document.documentElement).getPropertyValue("--text").trim();
     for (const old of box.querySelectorAll(".plot")) Plotly.purge(old);
     box.replaceChildren();
     const plots = [];
     // All frames first: a figure takes its width from the grid, which depends on how many there are.
-    for (const figure of page.views[view].figures) {
+    for (const figure of figures) {
       const frame = document.createElement("figure");
       const title = document.createElement("h3"), subtitle = document.createElement("p"), plot = document.createElement("div");
       title.textContent = figure.title;
       subtitle.textContent = figure.subtitle;
       plot.className = "plot";
+      if (figure.wide) frame.className = "wide";
       frame.append(title, subtitle, plot);
       box.append(frame);
       plots.push([figure, plot]);
     }
     for (const [figure, plot] of plots) {
-      // A heatmap is square: on a narrow page it needs less height.
+      // A grid is square: on a narrow page it needs less height.
       const square = Math.max(340, Math.min(figure.layout.height + 80, plot.clientWidth - 56));
-      const height = figure.name.startsWith("heatmap") ? square : figure.layout.height;
+      const height = figure.square ? square : figure.layout.height;
       plot.style.height = height + "px";
       const data = figure.data.map(
         (trace) => "customdata" in trace ? { ...trace, customdata: page.pool[trace.customdata] } : { ...trace });
       const layout = {
         ...figure.layout, height, paper_bgcolor: "rgba(0,0,0,0)", font: { ...figure.layout.font, color: soft },
-        margin: { ...figure.layout.margin, t: 34 }, modebar: { bgcolor: "rgba(0,0,0,0)" },
+        margin: { ...figure.layout.margin, t: figure.layout.updatemenus ? 70 : 34 }, modebar: { bgcolor: "rgba(0,0,0,0)" },
       };
+      if (touch.matches) layout.dragmode = false;
       Plotly.newPlot(plot, data, structuredClone(layout), page.config);
     }
+  }
+
+  function drawFigures() {
+    draw(box, page.views[view].figures);
+  }
+
+  function drawAcross() {
+    if (across) draw(across, page.across);
   }
 
   function cell(text, kind) {
@@ -94,13 +106,13 @@
   buttons.forEach((button, k) => button.addEventListener("click", () => show(k)));
   document.querySelectorAll("#all th button").forEach((button) => button.addEventListener("click", () => {
     const next = Number(button.dataset.column);
-    // Scores start with the largest, texts and ranks with the smallest.
-    ascending = next === column ? !ascending : decimals[next] === null || next === 0;
+    // Scores start with the largest; texts, ranks and p-values with the smallest.
+    ascending = next === column ? !ascending : decimals[next] === null || [0, 7, 8].includes(next);
     column = next;
     drawTable();
   }));
   more.addEventListener("click", () => { all = true; drawTable(); });
-  dark.addEventListener("change", drawFigures);
+  dark.addEventListener("change", () => { drawFigures(); drawAcross(); });
   document.querySelectorAll(".copy").forEach((button) => button.addEventListener("click", async () => {
     const text = button.parentElement.querySelector("pre").textContent;
     try {
@@ -111,4 +123,5 @@
     }
   }));
   show(0);
+  drawAcross();
 })();

@@ -1,0 +1,58 @@
+"""What a path leaves out of the model, where leaving out is all that it does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from neuroscan_farm.domain.paths import Component, LayerPath, component_of, layer_of
+
+COMPONENTS = (
+    "layer",
+    *(part.value for part in Component),
+)  # what may be left out, in the order of the figures
+_MOST_NAMED = 6
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Ablated:
+    """One thing that a path leaves out: a whole layer, or the attention or the feed-forward part of one."""
+
+    layer: int
+    component: str  # of `COMPONENTS`
+
+    def __str__(self) -> str:
+        return (
+            f"layer {self.layer}" if self.component == "layer" else f"{self.component} of layer {self.layer}"
+        )
+
+
+def ablated_of(path: LayerPath, depth: int) -> tuple[Ablated, ...] | None:
+    """Return what `path` leaves out of a model of `depth` layers, in order; None where it is no ablation.
+
+    An ablation visits layers in their own order, none twice, and leaves out at least one, or a part of one.
+    """
+    if len(path) > depth:
+        return None
+    found: list[Ablated] = []
+    expected = 0
+    for step in path:
+        layer, only = layer_of(step), component_of(step)
+        if layer < expected or layer >= depth:
+            return None
+        found += [Ablated(skipped, "layer") for skipped in range(expected, layer)]
+        if only is not None:
+            found.append(Ablated(layer, only.other.value))
+        expected = layer + 1
+    found += [Ablated(skipped, "layer") for skipped in range(expected, depth)]
+    return tuple(found) or None
+
+
+def without_text(gone: Sequence[Ablated] | None) -> str | None:
+    """Return a short name such as `without 3 and 7`; None where nothing, or too much, is left out."""
+    if not gone or len(gone) > _MOST_NAMED:
+        return None
+    names = [
+        str(one.layer) if one.component == "layer" else f"{one.component} of {one.layer}" for one in gone
+    ]
+    return f"without {' and '.join([', '.join(names[:-1]), names[-1]] if len(names) > 1 else names)}"
