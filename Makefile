@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_RUN := runs/demo
 
-.PHONY: demo test check chaos lint types bench bench-peers docs families clean
+.PHONY: demo test check chaos lint types bench bench-peers mergekit docs families clean
 
 demo: $(READY) ## scan the bundled model with the embedded farm, then say where the heatmap is
 	$(BIN)/neuroscan-farm run --config configs/demo.yaml --workers 2 --output $(DEMO_RUN)
@@ -32,6 +32,10 @@ bench: bench-peers ## all measurements, the better part of an hour; see docs/ben
 
 bench-peers: $(READY) ## install layer-scan and neuro-scan for `bench`, which leaves them out where that fails
 	-$(BIN)/python benchmarks/peers.py
+
+mergekit: $(READY) ## install mergekit in an environment of its own, merge with it, and verify what it made
+	$(BIN)/python -m tests.checkpoints.mergekit_environment
+	$(BIN)/python -m pytest -m mergekit tests/checkpoints
 
 docs: $(READY) ## write the reference pages from the code
 	$(BIN)/python docs/generate.py

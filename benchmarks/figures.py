@@ -1,4 +1,4 @@
-"""Writes the tables of results.json into docs/benchmarks.md, between its markers: `python benchmarks/figures.py`."""
+"""Writes the tables of results.json into docs/, between the pages' markers: `python benchmarks/figures.py`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from results import HERE, RESULTS, read
 
 PAGE = HERE.parent / "docs" / "benchmarks.md"
+STATISTICS_PAGE = HERE.parent / "docs" / "statistics.md"
 
 # What was aimed at; beside what was reached.
 GRID_TARGETS = {256: 8.0, 512: 5.5, 1024: 4.7}
@@ -22,24 +23,33 @@ Found = dict[str, Any]
 Rows = Iterable[list[str]]
 
 
-def write_page(results: Path = RESULTS, page: Path = PAGE) -> None:
+def write_page(results: Path = RESULTS, page: Path = PAGE, statistics_page: Path = STATISTICS_PAGE) -> None:
     """Replace what stands between the markers of each section; a section without results says so."""
     content = read(results)["measurements"]
     text = page.read_text(encoding="utf-8")
     for section, table in _TABLES.items():
-        found = {key: value for key, value in content.items() if key.startswith(f"{section}/")}
-        body = table(found) if found else "Not measured yet.\n"
-        text = _between(text, section, body)
+        text = _between(text, section, _body(content, f"{section}/", table))
+    certain = statistics_page.read_text(encoding="utf-8")
+    for kind, table in _CERTAINTY.items():
+        certain = _between(certain, kind, _body(content, f"statistics/{kind}", table))
+    statistics_page.write_text(certain, encoding="utf-8")
     grids = {key: value for key, value in content.items() if key.startswith(("grid/", "pairs/"))}
     text = _between(text, "peak", _peak(grids) if grids else "Not measured yet.\n")
     text = _between(text, "circumstances", _circumstances(content.values()))
     page.write_text(text, encoding="utf-8")
 
 
+def _body(content: dict[str, Found], start: str, table: Callable[[dict[str, Found]], str]) -> str:
+    found = {key: value for key, value in content.items() if key.startswith(start)}
+    return table(found) if found else "Not measured yet.\n"
+
+
 def _between(text: str, name: str, body: str) -> str:
     pattern = re.compile(rf"(<!-- figures: {name} -->\n).*?(<!-- end -->)", re.S)
     if not pattern.search(text):
-        raise SystemExit(f"{PAGE}: the markers <!-- figures: {name} --> … <!-- end --> are missing")
+        raise SystemExit(
+            f"the markers <!-- figures: {name} --> … <!-- end --> are missing in a page of docs/"
+        )
     return pattern.sub(lambda match: f"{match[1]}\n{body}\n{match[2]}", text)
 
 
@@ -286,6 +296,48 @@ def _circumstances(found: Iterable[Found]) -> str:
 def _lines(notes: list[str]) -> str:
     return "".join(f"\n{note}.\n" for note in notes)
 
+
+def _coverage(found: dict[str, Found]) -> str:
+    sizes = ("8", "16", "32", "64")
+    methods = (("ours", "**ours**"), ("student", "Student's t"), ("bca", "BCa"))
+    rows = []
+    for key, one in found.items():
+        name = key.removeprefix("statistics/coverage-")
+        for method, shown in methods:
+            shares = one["coverage_percent"][method]
+            rows.append([name if method == "ours" else "", shown, *(f"{shares[n]:.1f}" for n in sizes)])
+    return _table(["differences", "interval", *(f"n = {n}" for n in sizes)], rows)
+
+
+def _error(found: dict[str, Found]) -> str:
+    rows = [
+        [
+            key.removeprefix("statistics/error-"),
+            f"{one['runs']:,}",
+            f"**{one['family_wise_error_percent']:.1f} %**",
+            f"{one['allowed_percent']:.1f} %",
+            f"{one['without_correction_percent']:.0f} %",
+            f"{one['planted_found_percent']:.0f} %",
+        ]
+        for key, one in found.items()
+    ]
+    head = ["100 configurations that change nothing", "runs", "family-wise error", "allowed", "uncorrected"]
+    return _table([*head, "a planted one is found"], rows)
+
+
+def _time(found: dict[str, Found]) -> str:
+    one = found["statistics/time"]
+    what = f"{one['configurations']:,} configurations, {one['samples']} samples"
+    rows = [
+        [f"{what}: intervals, {one['resamples']:,} resamples", f"{one['intervals_seconds']} s"],
+        [f"p-values, {one['flips']:,} flips", f"{one['p_values_seconds']} s"],
+        ["the best under noise", f"{one['noise_seconds']} s"],
+        ["all of it", f"{one['all_seconds']} s"],
+    ]
+    return _table(["what", "median time"], rows)
+
+
+_CERTAINTY = {"coverage": _coverage, "error": _error, "time": _time}
 
 _TABLES = {
     "grid": _grid,

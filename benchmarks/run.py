@@ -4,8 +4,8 @@
     python benchmarks/run.py --quick                    a smaller one of each
     python benchmarks/run.py --only grid --hidden 512   one section; the others' results stay as they are
 
-Sections: grid, pairs, scaling, workers, streaming, farm, scale, recovery, faults. docs/benchmarks.md says what each
-one measures.
+Sections: grid, pairs, scaling, workers, streaming, farm, scale, recovery, faults, statistics. docs/benchmarks.md says what
+each one measures, docs/statistics.md what the last one does.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import time
 from pathlib import Path
 
+import certainty
 import farm_overhead
 import faults
 import grid
@@ -41,6 +42,7 @@ SECTIONS = {
     "scale": scale.run,
     "recovery": recovery.run,
     "faults": faults.run,
+    "statistics": certainty.run,
 }
 
 

@@ -20,17 +20,18 @@ from neuroscan_farm.store.schema import CIRCUMSTANCES, MEASUREMENTS, PLAN
 from workers.numbers import NUMBERS
 
 HERE = Path(__file__).parent
-GROUPS = {"probes": ("ls", "show", "validate"), "models": ("inspect",), "config": ("show",)}
+GROUPS = {"probes": ("ls", "show", "validate", "audit"), "models": ("inspect",), "config": ("show",)}
 MEANING = {
     "run_id": "the run",
     "task_id": "the configuration, made of its path and the probes' content",
     "shard_id": "the shard that the task was planned in",
     "planned_shard": "the shard of the first cut, which rows keep",
     "analysis": "the request's analysis",
-    "path": "layers in the order of their visits",
+    "path": "steps in the order of their visits: a layer's number; 10,000 more where only its attention runs, 20,000 more "
+    "where only its mlp runs",
     "i": "first layer of the block; null where the path is no plain (i, j)",
     "j": "end of the block, exclusive; null likewise",
-    "skipped": "layers that are never visited",
+    "skipped": "layers that are never visited, whole or in part",
     "n_layers_run": "visits in the path",
     "probe": "the probe's name",
     "sample_id": "the sample",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from typing import Annotated
 
@@ -70,6 +71,33 @@ def probes_validate(
         )
 
 
+@probes_app.command("audit")
+def probes_audit(
+    probes: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PROBE...", help="Built-in names or files; none with --run is the run's own."),
+    ] = None,
+    run: Annotated[
+        str | None, typer.Option(help="A run of these probes: its baseline's scores beside the blind ones.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what blind answers score on a probe, what is wrong with it, and what a run could see with it.
+
+    Warnings go to stderr; they do not change the exit code.
+    """
+    from neuroscan_farm.cli.probe_audit import audit_text, audits_dict, read_audits
+
+    audits = read_audits(probes or [], run=run)
+    if as_json:
+        print(json.dumps(audits_dict(audits), ensure_ascii=False))
+    else:
+        print("\n\n".join(audit_text(one) for one in audits))
+    for one in audits:
+        for warning in one.warnings:
+            note(warning)
+
+
 @models_app.command("inspect")
 def models_inspect(
     model: Annotated[str, typer.Argument(help="A folder, a hub id, or `demo`.")],
@@ -85,7 +113,12 @@ def models_inspect(
         print(json.dumps({"schema_version": 1, **data}))
         return
     for name, value in data.items():
-        print(f"{name:<13} {value}")
+        print(f"{name:<16} {_of_layers(value) if isinstance(value, tuple) else value}")
+
+
+def _of_layers(numbers: tuple[int, ...]) -> str:
+    """Say a number of each layer in few words, as in `2 x 4,096, 1 x 8,192`."""
+    return ", ".join(f"{len(list(same))} x {number:,}" for number, same in itertools.groupby(numbers))
 
 
 @config_app.command("show")

@@ -1,4 +1,4 @@
-"""`cancel`, `pause`, `resume`, `retry` and `compact`: what a person may want of a run that is there already."""
+"""`extend`, `cancel`, `pause`, `resume`, `retry` and `compact`: what a person may want of a run that is there already."""
 
 from __future__ import annotations
 
@@ -22,18 +22,52 @@ from neuroscan_farm.cli.run_commands import (
     farm_at,
     hand_over,
 )
+from neuroscan_farm.coordinator.extend import plan_addition
 from neuroscan_farm.coordinator.overview import find_run, look_at
-from neuroscan_farm.coordinator.prepare import forget_failures, wake
+from neuroscan_farm.coordinator.prepare import forget_failures, prepare, wake
 from neuroscan_farm.coordinator.run_lock import is_driven
 from neuroscan_farm.errors import BrokerError, RunError
 from neuroscan_farm.settings import load_settings
+from neuroscan_farm.store.additions import additions_of, place_of_addition
 from neuroscan_farm.store.run_directory import RunDirectory
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    for command in (cancel, pause, resume, retry, compact):
+    for command in (extend, cancel, pause, resume, retry, compact):
         app.command(command.__name__)(command)
+
+
+def extend(
+    run: RunArgument,
+    probes: Annotated[
+        list[str], typer.Option("--probe", "-p", help="A built-in probe or a JSON/YAML file; repeatable.")
+    ],
+    workers: WorkersOption = None,
+    gpu_split: SplitOption = None,
+    memory_limit: LimitOption = None,
+    stream: StreamOption = False,
+    top_k: TopOption = 10,
+    as_json: JsonOption = False,
+    priority: PriorityOption = None,
+    broker: BrokerOption = None,
+) -> None:
+    """Add probes to a run: its configurations are measured on them, and nothing twice; the run's report then has them all.
+
+    They are measured where the run was: here, or on the farm. The same command again goes on.
+    """
+    settings = load_settings()
+    directory = find_run(run, settings.runs_dir)
+    made = plan_addition(directory, probes)
+    executor = directory.executor()
+    farm = farm_at(broker, settings) if executor == "celery" else None
+    addition = prepare(made, place_of_addition(directory, made.run_id), executor=executor)
+    note(f"{len(addition.planned().task_ids)} tasks on {', '.join(addition.manifest.probes)} are added")
+    if farm is not None:
+        hand_over(addition, farm, priority=priority)
+    else:
+        sets = device_sets_of(workers, gpu_split, memory_limit, stream=stream)
+        carry_out(addition, settings, sets, top_k=top_k, as_json=as_json)
 
 
 def cancel(run: RunArgument, broker: BrokerOption = None) -> None:
@@ -73,18 +107,23 @@ def resume(
     priority: PriorityOption = None,
     broker: BrokerOption = None,
 ) -> None:
-    """Go on with a run that was stopped, paused or cancelled, in the way it was started: here, or on the farm."""
+    """Go on with a run that was stopped, paused or cancelled, in the way it was started: here, or on the farm.
+
+    A run that is finished itself goes on with the probes that were added to it.
+    """
     settings = load_settings()
-    directory = find_run(run, settings.runs_dir)
-    directory.check_versions()
-    if directory.executor() == "celery":
-        hand_over(directory, farm_at(broker, settings), priority=priority)
-    elif is_driven(directory.location):
-        wake(directory, priority=priority)
-        note("the process that works on this run goes on")
-    else:
-        sets = device_sets_of(workers, gpu_split, memory_limit, stream=stream)
-        carry_out(directory, settings, sets, top_k=top_k, as_json=as_json)
+    first = find_run(run, settings.runs_dir)
+    unfinished = [one for one in (first, *additions_of(first)) if look_at(one).state != "finished"]
+    for directory in unfinished or [first]:
+        directory.check_versions()
+        if directory.executor() == "celery":
+            hand_over(directory, farm_at(broker, settings), priority=priority)
+        elif is_driven(directory.location):
+            wake(directory, priority=priority)
+            note("the process that works on this run goes on")
+        else:
+            sets = device_sets_of(workers, gpu_split, memory_limit, stream=stream)
+            carry_out(directory, settings, sets, top_k=top_k, as_json=as_json)
 
 
 def retry(

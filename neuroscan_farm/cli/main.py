@@ -16,7 +16,9 @@ from neuroscan_farm.cli import (
     catalogue_commands,
     control_commands,
     doctor_commands,
+    export_commands,
     farm_commands,
+    finding_commands,
     run_commands,
     watch_commands,
 )
@@ -38,6 +40,8 @@ app = typer.Typer(
 run_commands.register(app)
 control_commands.register(app)
 watch_commands.register(app)
+finding_commands.register(app)
+export_commands.register(app)
 farm_commands.register(app)
 doctor_commands.register(app)
 catalogue_commands.register(app)

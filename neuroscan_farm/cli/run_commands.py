@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from filelock import Timeout
 
+from neuroscan_farm.analyses import get_analysis
 from neuroscan_farm.cli.memory import megabytes_of, memory_of, shared_out
 from neuroscan_farm.cli.options import takes_request
 from neuroscan_farm.cli.progress import RunProgress, note
@@ -19,6 +20,7 @@ from neuroscan_farm.dispatch.devices import DeviceSet, available_cores, device_s
 from neuroscan_farm.domain.requests import AnalysisRequest
 from neuroscan_farm.errors import CancelledRun, NeuroscanError, RunError
 from neuroscan_farm.settings import Settings, load_settings
+from neuroscan_farm.store.additions import first_of
 from neuroscan_farm.store.places import absolute, inside
 from neuroscan_farm.store.run_directory import RunDirectory
 
@@ -150,7 +152,7 @@ def plan(
     print(
         f"probes             {', '.join(probe.name for probe in made.probes)}: {cost.samples} samples, {tokens} tokens"
     )
-    more = "" if made.complete else ", and a refinement around the best when they are finished"
+    more = "" if made.complete else f", and {get_analysis(request.analysis).further} when they are finished"
     print(f"tasks              {cost.tasks:,} in {cost.shards:,} shards{more}")
     print(
         f"layer evaluations  {cost.evaluations_naive:,} naive, {cost.evaluations_shared:,} shared ({saved:.2f}x fewer)"
@@ -255,7 +257,7 @@ def carry_out(
         raise RunError(str(end.reason))
     if end.state == "cancelled":
         raise CancelledRun(f"the run was cancelled; go on with: neuroscan-farm resume {directory.location}")
-    files = write_report(directory, top_k=top_k)
+    files = write_report(first_of(directory), top_k=top_k)
     overview = look_at(directory)
     if as_json:
         print(json.dumps(overview.to_json_dict()))

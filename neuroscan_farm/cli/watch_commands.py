@@ -23,6 +23,7 @@ from neuroscan_farm.domain.measurements import Metric
 from neuroscan_farm.domain.paths import LayerPath, parse_blocks
 from neuroscan_farm.errors import BrokerError, NeuroscanError, RequestError, WaitTimeout
 from neuroscan_farm.settings import load_settings
+from neuroscan_farm.store.additions import additions_of
 from neuroscan_farm.store.parts import ShardTiming
 from neuroscan_farm.store.run_directory import RunDirectory
 
@@ -48,7 +49,8 @@ def status(
     look = _look(find_run(run, load_settings().runs_dir), broker)
     if as_json:
         overview = look.overview.to_json_dict(timings=timings)
-        print(json.dumps(overview | {"workers": look.workers, "farm": look.farm, "refusals": look.refusals}))
+        seen = {"workers": look.workers, "farm": look.farm, "refusals": look.refusals}
+        print(json.dumps(overview | seen | {"additions": [one.to_json_dict() for one in look.additions]}))
     else:
         for name, value in _lines(look):
             print(f"{name:<10} {value}")
@@ -132,7 +134,7 @@ def report(
     from neuroscan_farm.report.write import write_report
 
     directory = find_run(run, load_settings().runs_dir)
-    files = write_report(directory, metric=_metric(metric), top_k=top_k)
+    files = write_report(directory, metric=metric_named(metric), top_k=top_k)
     print(files.summary)
     note(f"report: {files.page}")
 
@@ -158,7 +160,7 @@ def export(
     chosen = LayerPath.parse(path) if path is not None else None
     if block is not None:
         chosen = LayerPath.duplicating(parse_blocks(block), directory.manifest.depth)
-    text = export_text(directory, format=format, path=chosen, top=top or 1, metric=_metric(metric))
+    text = export_text(directory, format=format, path=chosen, top=top or 1, metric=metric_named(metric))
     if output is None:
         print(text, end="" if text.endswith("\n") else "\n")
     else:
@@ -166,7 +168,12 @@ def export(
         note(f"written: {output}")
 
 
-def _metric(name: str | None) -> Metric | None:
+def metric_named(name: str | None) -> Metric | None:
+    """Return the metric of that name; None where none is named.
+
+    Raises:
+        RequestError: there is none of that name.
+    """
     if name is None:
         return None
     try:
@@ -189,9 +196,15 @@ class _Seen:
     workers: list[dict[str, Any]]
     refusals: list[dict[str, Any]] = field(default_factory=list)  # workers that cannot do the run, and why
     out_of_reach: str | None = None  # what is said where the broker does not answer
+    additions: list[Overview] = field(default_factory=list)  # of probes, each a run of its own
 
 
 def _look(run: RunDirectory, broker_url: str | None) -> _Seen:
+    additions = [look_at(addition) for addition in additions_of(run)]
+    return replace(_look_at_itself(run, broker_url), additions=additions)
+
+
+def _look_at_itself(run: RunDirectory, broker_url: str | None) -> _Seen:
     overview = look_at(run)
     if overview.executor != "celery" or overview.state in {"finished", "running"}:
         return _Seen(overview, None, [])
@@ -257,6 +270,9 @@ def _lines(look: _Seen) -> list[tuple[str, str]]:
     for refusal in look.refusals:
         again = "; it is asked again in a while" if refusal["passing"] else ""
         lines.append(("refusal", f"worker {refusal['worker']}: {refusal['error']}{again}"))
+    for addition in look.additions:
+        done = f"{addition.tasks_finished} of {addition.tasks} finished"
+        lines.append(("added", f"{', '.join(addition.probes)}: {addition.state}, {done}, {addition.directory}"))
     for worker in look.workers:
         lines.append(("worker", f"{worker['name']} on {worker['device']}: shard {worker['shard_id']}"))
     return lines

@@ -19,6 +19,7 @@ from neuroscan_farm.coordinator.overview import look_at
 from neuroscan_farm.dispatch.broker import Broker
 from neuroscan_farm.store.run_directory import RunDirectory
 from tests.farm_fixtures import StartWorker, lasting, wait_for
+from tests.paper_models import paper_probe
 from tests.tiny_models import make_overflowing
 
 COMMAND = [sys.executable, "-m", "neuroscan_farm"]
@@ -197,3 +198,37 @@ def test_a_request_goes_to_the_farm_and_comes_back_measured(
     assert watched.returncode == 0, watched.stderr
     assert json.loads(shell("ls", "--json", env=env).stdout)["runs"][0]["state"] == "finished"
     assert shell("report", run_id, env=env).returncode == 0
+    more = paper_probe(tmp_path / "differences.json", name="differences", samples=4)
+    added = shell("extend", run_id, "-p", str(more), env=env)
+    assert added.returncode == 0, added.stderr
+    assert added.stdout.strip() != run_id
+    watched = shell("watch", added.stdout.strip(), env=env)
+    assert watched.returncode == 0, watched.stderr
+    said = shell("report", run_id, env=env)
+    assert "differences (4 samples)" in said.stdout
+    assert "all 22 planned tasks are measured" in said.stdout
+
+
+def test_probes_are_added_to_a_finished_run_and_a_stopped_addition_goes_on(
+    tiny_llama: Path, probe_file: Path, long_probe: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "r"
+    scan = ["run", "duplication", "-m", str(tiny_llama), "-p", str(probe_file), "-o", str(root)]
+    options = ["--batch-size", "4", "--set", "engine.lane=general", "--shard-size", "1"]
+    assert shell(*scan, *options).returncode == 0
+    rows = pd.read_parquet(root / "parts")
+    with started("extend", str(root), "-p", str(long_probe)) as process:
+        wait_for(lambda: any((root / "additions").glob("*/parts/s*.parquet")), "a first part of the addition")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    status = shell("status", str(root))
+    assert "added" in status.stdout
+    again = shell("resume", str(root))
+    assert again.returncode == 0, again.stderr
+    (addition,) = (root / "additions").iterdir()
+    assert f"report: {root / 'report' / 'index.html'}" in again.stderr
+    added = pd.read_parquet(addition / "parts")
+    assert added["task_id"].nunique() == rows["task_id"].nunique()
+    assert set(added["probe"]) == {"long"}
+    pd.testing.assert_frame_equal(pd.read_parquet(root / "parts"), rows)
+    assert json.loads((root / "report" / "summary.json").read_text())["probes"].keys() == {"sums", "long"}

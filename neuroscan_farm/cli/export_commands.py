@@ -1,0 +1,124 @@
+"""`materialize` and `verify`: a configuration as a checkpoint, and the proof that it is what was measured."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from neuroscan_farm.cli.progress import note
+from neuroscan_farm.cli.run_commands import JsonOption, RunArgument
+from neuroscan_farm.coordinator.overview import find_run
+from neuroscan_farm.domain.measurements import Metric
+from neuroscan_farm.domain.paths import LayerPath, parse_blocks
+from neuroscan_farm.errors import ModelError, RequestError
+from neuroscan_farm.planning.memory import gigabytes, parse_megabytes
+from neuroscan_farm.settings import load_settings
+
+BlockOption = Annotated[str | None, typer.Option(help="This block, as I,J or I,J;K,L.")]
+PathOption = Annotated[str | None, typer.Option(help="This order, as 0..15,11..31.")]
+_SECONDS_BETWEEN_NOTES = 10.0
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    for command in (materialize, verify):
+        app.command(command.__name__)(command)
+
+
+def materialize(
+    run: RunArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The new folder.")],
+    block: BlockOption = None,
+    path: PathOption = None,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="The configuration of this rank; 1 is the best.")
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="Rank by this metric instead of the request's, for --top.")
+    ] = None,
+    shard_size: Annotated[
+        str, typer.Option(help="Most bytes of a weight file: 500MB, 5GB; a plain number is megabytes.")
+    ] = "5GB",
+) -> None:
+    """Write the model with its layers in the order of a configuration, as a checkpoint that transformers loads."""
+    from neuroscan_farm.checkpoints.materialize import materialize as write_checkpoint
+    from neuroscan_farm.report.export import path_of_rank
+
+    directory = find_run(run, load_settings().runs_dir)
+    if sum(named is not None for named in (block, path, top)) != 1:
+        raise RequestError("--block, --path and --top each name a configuration; give one of them")
+    most_bytes = parse_megabytes(shard_size, name="shard-size") * 10**6
+    chosen = _chosen(block, path, directory.manifest.depth)
+    if chosen is None:
+        chosen = path_of_rank(directory, top or 1, metric=_metric(metric))
+    told = _Told()
+    made = write_checkpoint(directory, chosen, output, most_shard_bytes=most_bytes, on_bytes=told)
+    print(made.folder)
+    note(
+        f"written: {made.depth} layers ({made.path}), {gigabytes(made.size_bytes)} of weights, digest {made.digest[:16]}"
+    )
+    note(
+        f"prove that it is what was measured: neuroscan-farm verify {made.folder} --run {directory.location}"
+    )
+
+
+def verify(
+    checkpoint: Annotated[Path, typer.Argument(help="A folder that materialize or mergekit wrote.")],
+    run: Annotated[str, typer.Option("--run", metavar="RUN", help="The run whose configuration it is.")],
+    block: BlockOption = None,
+    path: PathOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score a checkpoint by plain transformers and compare it with the run; exit code 5 where they differ."""
+    from neuroscan_farm.checkpoints.certificate import CERTIFICATE_FILE
+    from neuroscan_farm.checkpoints.verify import verify as compare
+
+    settings = load_settings()
+    directory = find_run(run, settings.runs_dir)
+    if block is not None and path is not None:
+        raise RequestError("--block and --path each name a configuration; give one")
+    chosen = _chosen(block, path, directory.manifest.depth)
+    certificate = compare(
+        checkpoint,
+        directory,
+        path=chosen,
+        cache_dir=settings.cache_dir,
+        cache_bytes=int(settings.cache_gb * 10**9),
+    )
+    print(certificate.to_json() if as_json else certificate.text(), end="" if as_json else "\n")
+    note(f"written: {checkpoint / CERTIFICATE_FILE}")
+    if not certificate.is_equal:
+        raise ModelError(
+            f"{checkpoint}: is not the model that was measured: {'; '.join(certificate.reasons)}. Do not use it; "
+            "neuroscan-farm materialize writes one that is"
+        )
+
+
+def _chosen(block: str | None, path: str | None, depth: int) -> LayerPath | None:
+    if block is not None:
+        return LayerPath.duplicating(parse_blocks(block), depth)
+    return LayerPath.parse(path) if path is not None else None
+
+
+def _metric(name: str | None) -> Metric | None:
+    if name is None:
+        return None
+    try:
+        return Metric(name)
+    except ValueError:
+        raise RequestError(f"metric {name!r} is not known; there are: {', '.join(Metric)}") from None
+
+
+class _Told:
+    """Says now and then how many bytes are written."""
+
+    def __init__(self) -> None:
+        self._next = time.monotonic() + _SECONDS_BETWEEN_NOTES
+
+    def __call__(self, done: int, total: int) -> None:
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + _SECONDS_BETWEEN_NOTES
+            note(f"{gigabytes(done)} of {gigabytes(total)} written")
