@@ -38,7 +38,13 @@ MAY_IMPORT = {
     "engine": {"domain", "logs", "planning", "store"},
     "dispatch": {"domain", "logs", "store"},  # the engine is imported inside the child process alone
     "report": {"domain", "yaml_text", "analyses", "probes", "statistics", "store"},
-    "checkpoints": {"domain", "planning", "report", "statistics", "store"},  # the engine only when it is needed
+    "checkpoints": {
+        "domain",
+        "planning",
+        "report",
+        "statistics",
+        "store",
+    },  # the engine only when it is needed
     "coordinator": {"domain", "logs", "analyses", "probes", "planning", "dispatch", "statistics", "store"},
     "cli": {
         "checkpoints",

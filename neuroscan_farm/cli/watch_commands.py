@@ -272,7 +272,9 @@ def _lines(look: _Seen) -> list[tuple[str, str]]:
         lines.append(("refusal", f"worker {refusal['worker']}: {refusal['error']}{again}"))
     for addition in look.additions:
         done = f"{addition.tasks_finished} of {addition.tasks} finished"
-        lines.append(("added", f"{', '.join(addition.probes)}: {addition.state}, {done}, {addition.directory}"))
+        lines.append(
+            ("added", f"{', '.join(addition.probes)}: {addition.state}, {done}, {addition.directory}")
+        )
     for worker in look.workers:
         lines.append(("worker", f"{worker['name']} on {worker['device']}: shard {worker['shard_id']}"))
     return lines

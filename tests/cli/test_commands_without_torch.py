@@ -38,6 +38,8 @@ def test_commands_that_need_no_model_never_import_torch(model: Path, probe: Path
     finish(run, run.shards()[:2])
     unfinished, finished = str(run.root), str(tmp_path / "runs" / "two")
     finish(prepare(paper_plan(model, probe, shard_size=5), Path(finished), executor="local"))
+    labels = tmp_path / "labels.json"
+    labels.write_text('{"layer_labels": {"0": "early_processing"}}')
     lines = [
         ["--help"],
         ["--version"],
@@ -59,6 +61,10 @@ def test_commands_that_need_no_model_never_import_torch(model: Path, probe: Path
         ["report", finished],
         ["export", finished, "--format", "csv"],
         ["export", finished, "--format", "mergekit", "--block", "1,3"],
+        ["top", finished],
+        ["top", unfinished, "--json"],
+        ["compare", unfinished, finished, "--json"],
+        ["annotate", finished, str(labels)],
         ["cancel", unfinished],
         *([*words, "--help"] for words in commands()),
     ]
