@@ -29,6 +29,7 @@ from neuroscan_farm.domain.paths import LayerPath
 from neuroscan_farm.errors import ModelError, RequestError
 from neuroscan_farm.planning.facts import check_weights, read_facts
 from neuroscan_farm.report.mergekit import path_of_mergekit
+from neuroscan_farm.store.additions import all_probes, read_whole
 from neuroscan_farm.store.atomic import storage_errors, unreadable, write_text
 from neuroscan_farm.store.run_directory import RunDirectory
 
@@ -179,7 +180,7 @@ def _compare_rows(run: RunDirectory, path: LayerPath, found: Rescored) -> tuple[
     """Compare scores with the rows of the path's task; return what was compared, and what is wrong."""
     tasks = {task.task_id for shard in run.shards() for task in shard.tasks if task.path == path}
     columns = ["task_id", "probe", "sample_id", "outcome", "dtype", *_SCORES]
-    rows = [row for row in run.parts.read(columns).to_pylist() if row["task_id"] in tasks]
+    rows = [row for row in read_whole(run, columns).rows.to_pylist() if row["task_id"] in tasks]
     if not found.scores:
         return RowsCompared(0, "not compared: the checkpoint could not be run"), []
     if not rows:
@@ -187,7 +188,7 @@ def _compare_rows(run: RunDirectory, path: LayerPath, found: Rescored) -> tuple[
         return RowsCompared(0, f"none of this path: {why}"), []
     spans = {
         probe.name: max(probe.values) - min(probe.values)
-        for probe in run.probes()
+        for probe in all_probes(run)
         if probe.values is not None
     }
     wrong: list[str] = []

@@ -33,6 +33,7 @@ from neuroscan_farm.errors import ModelError, NeuroscanError, WorkerError
 from neuroscan_farm.planning.facts import ModelFacts
 from neuroscan_farm.planning.machine_memory import available_bytes
 from neuroscan_farm.planning.memory import LEAST_WORK_BYTES, gigabytes
+from neuroscan_farm.store.additions import all_probes
 from neuroscan_farm.store.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
@@ -103,7 +104,7 @@ def rescore(
         WorkerError: there is too little memory for the checkpoint.
     """
     warm = WarmModel(cache_dir=cache_dir, cache_bytes=cache_bytes)
-    executor, batches = warm.ready_for(run)
+    executor, batches = warm.ready_for(run, probes=all_probes(run))
     source = executor.loaded
     dtype, device = source.dtype, source.device
     ours = [executor.logits([path], batch.token_ids)[path] for batch in batches]
@@ -221,7 +222,7 @@ def _token_differences(
     try:
         theirs = make_batches(
             tokenizer,
-            run.probes(),
+            all_probes(run),
             prompt_format=options.prompt_format,
             batch_size=options.batch_size,
             max_tokens=facts.max_tokens,

@@ -86,11 +86,14 @@ class WarmModel:
         if memory_limit_mb is None:  # what is kept would count as this process's
             keep_freed_memory()
 
-    def ready_for(self, run: RunDirectory, *, components: bool = False) -> tuple[Executor, list[Batch]]:
+    def ready_for(
+        self, run: RunDirectory, *, probes: tuple[Probe, ...] | None = None, components: bool = False
+    ) -> tuple[Executor, list[Batch]]:
         """Return the executor and the batches of a run, loading and gating the model where it is not held yet.
 
         Args:
             run: the run.
+            probes: what the batches are of; None is the run's own, without those that were added to it.
             components: whether paths will run components of layers alone, which has a gate of its own.
 
         Raises:
@@ -104,7 +107,7 @@ class WarmModel:
             self._drop()
             self._held = self._load(run, request.engine)
             self._key = key
-        probes = run.probes()
+        probes = run.probes() if probes is None else probes
         asked = tuple((probe.name, probe.digest) for probe in probes)
         if asked not in self._ready:
             self._ready[asked] = self._prove(self._held, probes, request.engine)

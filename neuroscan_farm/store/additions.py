@@ -13,6 +13,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from neuroscan_farm.domain.probes import Probe
 from neuroscan_farm.errors import RunError
 from neuroscan_farm.store.places import inside
 from neuroscan_farm.store.run_directory import Manifest, RunDirectory
@@ -57,6 +58,16 @@ def additions_of(run: RunDirectory) -> list[RunDirectory]:
         if RunDirectory.exists(place)  # one that was interrupted before its manifest came is no run yet
     ]
     return sorted(found, key=lambda addition: (addition.manifest.created, addition.manifest.run_id))
+
+
+def all_probes(run: RunDirectory) -> tuple[Probe, ...]:
+    """Return the probes of a run and of its additions.
+
+    Raises:
+        ProbeError: a probe is missing or damaged.
+        RunError: a probe was changed since, or an addition is damaged.
+    """
+    return tuple(probe for one in (run, *additions_of(run)) for probe in one.probes())
 
 
 def read_whole(run: RunDirectory, columns: Sequence[str]) -> Whole:

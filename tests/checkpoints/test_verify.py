@@ -14,12 +14,16 @@ from safetensors.torch import load_file, save_file
 from neuroscan_farm.checkpoints.certificate import Certificate
 from neuroscan_farm.checkpoints.materialize import materialize
 from neuroscan_farm.checkpoints.verify import verify
+from neuroscan_farm.coordinator.extend import plan_addition
+from neuroscan_farm.coordinator.prepare import prepare
 from neuroscan_farm.domain.paths import LayerPath
 from neuroscan_farm.engine.shard import execute_shard
 from neuroscan_farm.errors import ModelError, RequestError, WorkerError
 from neuroscan_farm.planning.facts import fingerprint
+from neuroscan_farm.store.additions import place_of_addition
 from neuroscan_farm.store.run_directory import RunDirectory
 from tests.conftest import MakeRun
+from tests.paper_models import paper_probe
 from tests.tiny_models import make_tiny
 
 PATH = LayerPath.parse("0..3,1..5")  # the block 1,4
@@ -73,6 +77,22 @@ def test_what_materialize_wrote_is_certified_with_all_that_it_rests_on(
     assert json.loads((checkpoint / "verification.json").read_text())["verdict"] == "equal"
     assert "is the model along the path" in found.text()
     assert check().is_equal, "the certificate itself changes nothing"
+
+
+def test_probes_that_were_added_to_the_run_are_compared_too(
+    check: Check, run: RunDirectory, warm: Any, tmp_path: Path
+) -> None:
+    before = check()
+    plan = plan_addition(run, [str(paper_probe(tmp_path / "added.json", name="added", samples=5))])
+    addition = prepare(plan, place_of_addition(run, plan.run_id), executor="local")
+    for shard in addition.shards():
+        execute_shard(addition, shard.shard_id, 1, worker="test", warm=warm)
+    certificate = check()
+    assert certificate.is_equal
+    assert certificate.logits is not None
+    assert before.logits is not None
+    assert certificate.logits.samples == before.logits.samples + 5
+    assert certificate.rows.compared == before.rows.compared + 5
 
 
 def forget_the_record(checkpoint: Path) -> None:
