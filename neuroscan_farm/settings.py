@@ -69,6 +69,31 @@ class Settings(BaseSettings):
         "127.0.0.1", description="the address to show them on; 0.0.0.0 is every network of this machine"
     )
 
+    serve_token: str = Field(
+        "",
+        repr=False,
+        description="what `serve` asks of every client; empty asks nobody, and binds to this machine alone",
+    )
+    serve_names: str = Field(
+        "",
+        description="further host names under which `serve` is reached, such as a proxy's; separated by commas",
+    )
+    serve_models: str = Field(
+        "",
+        description="folders below which models that clients of `serve` submit may lie, separated as in PATH",
+    )
+    serve_hub_models: str = Field(
+        "",
+        description="hub ids that clients of `serve` may submit, as patterns such as Qwen/*; separated by commas",
+    )
+    serve_probes: str = Field(
+        "",
+        description="folders below which probe files that clients of `serve` submit may lie, separated as in PATH",
+    )
+    serve_materialize: str = Field(
+        "", description="the folder in which `serve` writes checkpoints for its clients; empty writes none"
+    )
+
     @field_validator("runs_dir", mode="before")
     @classmethod
     def _url_or_path(cls, value: object) -> object:

@@ -46,7 +46,22 @@ MAY_IMPORT = {
         "store",
     },  # the engine only when it is needed
     "coordinator": {"domain", "logs", "analyses", "probes", "planning", "dispatch", "statistics", "store"},
-    "cli": {
+    "serve": {
+        "checkpoints",
+        "demo",
+        "domain",
+        "logs",
+        "yaml_text",
+        "analyses",
+        "probes",
+        "planning",
+        "dispatch",
+        "statistics",
+        "store",
+        "report",
+        "coordinator",
+    },
+    "cli": {  # `serve` too, but only when it is asked for: it takes packages of its own
         "checkpoints",
         "domain",
         "logs",

@@ -136,7 +136,7 @@ class Circuits:
         # Ties are broken by the layer, so that a resumed run goes on with the same pairs.
         top = sorted(found, key=lambda layer: (-abs(found[layer]), layer))[: parameters.top_layers]
         pairs = around(top, layers)
-        if self.needs_similarity(parameters):
+        if found and self.needs_similarity(parameters):  # without a baseline nothing is found, nor alike
             pairs |= alike(similarity(), layers, parameters.similarity)
         paths = (path_without(pair, depth) for pair in sorted(pairs))
         return [Task.of(path, probe_digests=probe_digests, stage=1) for path in paths if path not in by_path]

@@ -52,9 +52,8 @@ class Certificate:
     layers_found: int
     source_fingerprint: str
     checkpoint_fingerprint: str
-    checkpoint_digest: (
-        str | None
-    )  # of the files that `materialize` wrote; None for a checkpoint of somebody else
+    # of the files that `materialize` wrote; None for a checkpoint of somebody else
+    checkpoint_digest: str | None
     logits: LogitsCompared | None
     rows: RowsCompared
     dtype: str

@@ -70,9 +70,8 @@ def tensors_along(
         if found is None:
             (after if seen_layers else before).append(_beside(tensor, steps, depth, where))
         else:
-            seen_layers = (
-                True  # those numbered `depth` and beyond only predict further tokens: they are left out
-            )
+            # Those numbered `depth` and beyond only predict further tokens: they are left out.
+            seen_layers = True
     along = [
         NewTensor(f"{layers.name}.{place}.{inner}", tensors[name].shape, tensors[name])
         for place, layer in enumerate(steps)

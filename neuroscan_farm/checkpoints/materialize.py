@@ -26,9 +26,9 @@ from neuroscan_farm.checkpoints.record import RECORD_FILE, Record, digest_of
 from neuroscan_farm.checkpoints.weight_writer import write_file, write_header_only, write_weights
 from neuroscan_farm.domain.paths import LayerPath
 from neuroscan_farm.errors import ModelError, StorageError
-from neuroscan_farm.planning.facts import read_config, read_facts
+from neuroscan_farm.planning.facts import read_config
 from neuroscan_farm.planning.memory import gigabytes
-from neuroscan_farm.planning.model_source import find_model
+from neuroscan_farm.planning.model_of_run import facts_of_run
 from neuroscan_farm.planning.weight_files import stored_tensors
 from neuroscan_farm.report.findings import read_findings
 from neuroscan_farm.store.atomic import flush_folder, storage_errors
@@ -99,7 +99,7 @@ def materialize(
     output = output.expanduser().absolute()
     with storage_errors(output):
         _require_room_for_a_folder(output)
-    source = _source(run)
+    source = facts_of_run(run, on_found=_require_safetensors).folder
     tensors = stored_tensors(source)
     planned, layers = tensors_along(tensors, path, depth=manifest.depth, where=source)
     size_bytes = sum(tensor.size_bytes for tensor in planned)
@@ -149,35 +149,17 @@ def materialize(
     )
 
 
-def _source(run: RunDirectory) -> Path:
-    """Return the folder of the run's model, which must still be what the run measured.
-
-    Raises:
-        ModelError: it is missing, another one, or has no safetensors files.
-    """
-    manifest = run.manifest
-    there = Path(manifest.model_folder).is_dir()
-    name = manifest.model_folder if there else manifest.model
-    folder = find_model(name, revision=run.request().revision, weights=True)
-    if not any(folder.glob("*.safetensors")):
-        pickled = any(folder.glob("*.bin"))
-        raise ModelError(
-            f"model {folder}: no .safetensors file"
-            + (
-                "; pickled weights (.bin) are not read, because they can run code. Convert them once, where you trust them: "
-                f"python -c \"from transformers import AutoModelForCausalLM as M; M.from_pretrained('{folder}', "
-                "dtype='auto').save_pretrained('converted')\", and start a run of that folder"
-                if pickled
-                else "; fetch the model again"
-            )
-        )
-    facts = read_facts(folder, name=manifest.model_name)
-    if facts.fingerprint != manifest.model_fingerprint:
-        raise ModelError(
-            f"model {folder}: its content is not that of the run (fingerprint {facts.fingerprint[:12]}, the run's is "
-            f"{manifest.model_fingerprint[:12]}); restore the model, or start a new run"
-        )
-    return folder
+def _require_safetensors(folder: Path) -> None:
+    if any(folder.glob("*.safetensors")):
+        return
+    mend = (
+        "pickled weights (.bin) are not read, because they can run code. Convert them once, where you trust them: "
+        f"python -c \"from transformers import AutoModelForCausalLM as M; M.from_pretrained('{folder}', "
+        "dtype='auto').save_pretrained('converted')\", and start a run of that folder"
+        if any(folder.glob("*.bin"))
+        else "fetch the model again"
+    )
+    raise ModelError(f"model {folder}: no .safetensors file; {mend}")
 
 
 def _require_room_for_a_folder(output: Path) -> None:

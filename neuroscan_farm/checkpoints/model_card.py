@@ -5,6 +5,7 @@ from __future__ import annotations
 from neuroscan_farm.domain.paths import LayerPath
 from neuroscan_farm.report.chance import chance, chance_text
 from neuroscan_farm.report.configurations import Configuration
+from neuroscan_farm.report.confirmation_text import shrinkage_text
 from neuroscan_farm.report.findings import Findings
 from neuroscan_farm.report.metric_text import METRIC_TEXT, p_text
 from neuroscan_farm.statistics.effects import Effect
@@ -125,10 +126,10 @@ def _results(findings: Findings, found: Configuration | None) -> list[str]:
         if effect is None:
             lines.append(f"- on the samples held out, {name}: none, {one.reason}")
             continue
-        gone = "" if one.shrinkage is None else f"; {one.shrinkage:.0%} of the effect that chose it is gone"
         lines.append(
             f"- on {effect.n} samples held out, {name}: {text.change(effect.mean)} {text.unit}, 95 % interval "
-            f"{_interval(effect, text.interval(effect))}, p {p_text(effect.p_adjusted)}{gone}"
+            f"{_interval(effect, text.interval(effect))}, p {p_text(effect.p_adjusted)}, against "
+            f"{text.change(one.chosen.mean)} on the samples that chose it: {shrinkage_text(one)}"
         )
     return lines
 

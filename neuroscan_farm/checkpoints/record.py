@@ -32,9 +32,8 @@ class Record:
     path: str
     depth: int
     layer_list: str  # as the tensors' names have it
-    files: Mapping[
-        str, str
-    ]  # name -> BLAKE2b of the content; the card and the certificate are not among them
+    # name -> BLAKE2b of the content; the card and the certificate are not among them
+    files: Mapping[str, str]
     digest: str  # of `files`
     tool: str  # name and version of this program
     created: str  # ISO 8601, UTC

@@ -14,6 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 import neuroscan_farm
 from neuroscan_farm.checkpoints.certificate import (
     CERTIFICATE_FILE,
@@ -180,7 +183,10 @@ def _compare_rows(run: RunDirectory, path: LayerPath, found: Rescored) -> tuple[
     """Compare scores with the rows of the path's task; return what was compared, and what is wrong."""
     tasks = {task.task_id for shard in run.shards() for task in shard.tasks if task.path == path}
     columns = ["task_id", "probe", "sample_id", "outcome", "dtype", *_SCORES]
-    rows = [row for row in read_whole(run, columns).rows.to_pylist() if row["task_id"] in tasks]
+    table = read_whole(run, columns).rows
+    rows = table.filter(
+        pc.is_in(table["task_id"], value_set=pa.array(sorted(tasks), pa.string()))
+    ).to_pylist()
     if not found.scores:
         return RowsCompared(0, "not compared: the checkpoint could not be run"), []
     if not rows:
@@ -212,7 +218,7 @@ def _compare_rows(run: RunDirectory, path: LayerPath, found: Rescored) -> tuple[
         allowed = _allowed(found, row["dtype"])
         for column, difference in _differences(score, row).items():
             most = allowed * (spans.get(row["probe"], 1.0) if column == "expected_score" else 2.0)
-            share = difference / most if most else math.inf
+            share = difference / most if most else (math.inf if difference else 0.0)
             if worst is None or share > worst[0]:
                 worst = (share, difference, most, column, row)
     note = f"{compared} of the run's {len(rows)} rows of this path"
@@ -242,9 +248,9 @@ def _differences(score: Score | None, row: Mapping[str, Any]) -> dict[str, float
         return {}
     pairs = {column: (getattr(score, column), row[column]) for column in _SCORES}
     return {
-        column: abs(one - other)
+        column: math.inf if one is None or other is None else abs(one - other)
         for column, (one, other) in pairs.items()
-        if one is not None and other is not None
+        if one is not None or other is not None
     }
 
 

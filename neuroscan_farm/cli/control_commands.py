@@ -28,7 +28,7 @@ from neuroscan_farm.coordinator.prepare import forget_failures, prepare, wake
 from neuroscan_farm.coordinator.run_lock import is_driven
 from neuroscan_farm.errors import BrokerError, RunError
 from neuroscan_farm.settings import load_settings
-from neuroscan_farm.store.additions import additions_of, place_of_addition
+from neuroscan_farm.store.additions import place_of_addition, with_additions
 from neuroscan_farm.store.run_directory import RunDirectory
 
 
@@ -71,27 +71,26 @@ def extend(
 
 
 def cancel(run: RunArgument, broker: BrokerOption = None) -> None:
-    """Cancel a run: its workers stop between two tasks; what is finished stays, and `resume` goes on.
+    """Cancel a run, and what is being added to it: workers stop between two tasks; what is finished stays.
 
-    A run whose directory is not to be found here is taken out of the farm's care by its whole id.
+    `resume` goes on. A run whose directory is not to be found here is taken out of the farm's care by its whole id.
     """
     try:
-        directory = _unfinished(run)
+        unfinished = _unfinished(run)
     except RunError:
         if not _taken_out(run, broker):
             raise
         note(f"run {run} is not to be found here; it is in the farm's care no more")
         return
-    if directory is not None:
+    for directory in unfinished:
         directory.set_wanted("cancelled")
         overview = look_at(directory)
         note(f"cancelled with {overview.tasks_finished} of {overview.tasks} tasks finished")
 
 
 def pause(run: RunArgument) -> None:
-    """Pause a run: shards in hand are finished, no other is begun; `resume` goes on."""
-    directory = _unfinished(run)
-    if directory is not None:
+    """Pause a run, and what is being added to it: shards in hand are finished, no other is begun; `resume` goes on."""
+    for directory in _unfinished(run):
         directory.set_wanted("paused")
         note(f"paused; go on with: neuroscan-farm resume {directory.location}")
 
@@ -113,7 +112,8 @@ def resume(
     """
     settings = load_settings()
     first = find_run(run, settings.runs_dir)
-    unfinished = [one for one in (first, *additions_of(first)) if look_at(one).state != "finished"]
+    unfinished = [one for one in with_additions(first) if look_at(one).state != "finished"]
+    failed = False
     for directory in unfinished or [first]:
         directory.check_versions()
         if directory.executor() == "celery":
@@ -123,7 +123,12 @@ def resume(
             note("the process that works on this run goes on")
         else:
             sets = device_sets_of(workers, gpu_split, memory_limit, stream=stream)
-            carry_out(directory, settings, sets, top_k=top_k, as_json=as_json)
+            try:
+                carry_out(directory, settings, sets, top_k=top_k, as_json=as_json)
+            except typer.Exit:  # some of its tasks failed; what was added waits all the same
+                failed = True
+    if failed:
+        raise typer.Exit(3)
 
 
 def retry(
@@ -139,14 +144,17 @@ def retry(
     as_json: JsonOption = False,
     broker: BrokerOption = None,
 ) -> None:
-    """Try the failed tasks of a run again, after their cause was mended; every other row stays as it is."""
+    """Try the failed tasks of a run, and of what was added to it, again, after their cause was mended.
+
+    Every other row stays as it is.
+    """
     if not failed:
         raise typer.BadParameter(
             "say what to try again; accepted is --failed, the tasks whose rows are not ok"
         )
-    directory = find_run(run, load_settings().runs_dir)
-    directory.check_versions()
-    many = forget_failures(directory)
+    first = find_run(run, load_settings().runs_dir)
+    first.check_versions()
+    many = sum(forget_failures(one) for one in with_additions(first))
     if not many:
         note("no task of this run has failed; nothing to try again")
         return
@@ -156,8 +164,7 @@ def retry(
 
 def compact(run: RunArgument) -> None:
     """Join a run's part files into one; every row stays readable meanwhile. Runs do it by themselves at their end."""
-    directory = find_run(run, load_settings().runs_dir)
-    joined = directory.parts.compact()
+    joined = sum(one.parts.compact() for one in with_additions(find_run(run, load_settings().runs_dir)))
     note(f"{joined} part files joined" if joined else "nothing to join")
 
 
@@ -176,9 +183,10 @@ def _taken_out(run_id: str, broker: str | None) -> bool:
     return True
 
 
-def _unfinished(run: str) -> RunDirectory | None:
-    directory = find_run(run, load_settings().runs_dir)
-    if look_at(directory).state == "finished":
+def _unfinished(run: str) -> list[RunDirectory]:
+    """The run and what was added to it, without what is finished."""
+    first = find_run(run, load_settings().runs_dir)
+    found = [one for one in with_additions(first) if look_at(one).state != "finished"]
+    if not found:
         note("the run is finished already")
-        return None
-    return directory
+    return found

@@ -8,17 +8,14 @@ from typing import Annotated
 
 import typer
 
+from neuroscan_farm.cli.choice import BlockOption, MetricOption, PathOption, metric_named, path_named
 from neuroscan_farm.cli.progress import note
 from neuroscan_farm.cli.run_commands import JsonOption, RunArgument
 from neuroscan_farm.coordinator.overview import find_run
-from neuroscan_farm.domain.measurements import Metric
-from neuroscan_farm.domain.paths import LayerPath, parse_blocks
 from neuroscan_farm.errors import ModelError, RequestError
 from neuroscan_farm.planning.memory import gigabytes, parse_megabytes
 from neuroscan_farm.settings import load_settings
 
-BlockOption = Annotated[str | None, typer.Option(help="This block, as I,J or I,J;K,L.")]
-PathOption = Annotated[str | None, typer.Option(help="This order, as 0..15,11..31.")]
 _SECONDS_BETWEEN_NOTES = 10.0
 
 
@@ -36,9 +33,7 @@ def materialize(
     top: Annotated[
         int | None, typer.Option(min=1, help="The configuration of this rank; 1 is the best.")
     ] = None,
-    metric: Annotated[
-        str | None, typer.Option(help="Rank by this metric instead of the request's, for --top.")
-    ] = None,
+    metric: MetricOption = None,
     shard_size: Annotated[
         str, typer.Option(help="Most bytes of a weight file: 500MB, 5GB; a plain number is megabytes.")
     ] = "5GB",
@@ -51,9 +46,9 @@ def materialize(
     if sum(named is not None for named in (block, path, top)) != 1:
         raise RequestError("--block, --path and --top each name a configuration; give one of them")
     most_bytes = parse_megabytes(shard_size, name="shard-size") * 10**6
-    chosen = _chosen(block, path, directory.manifest.depth)
+    chosen = path_named(block, path, depth=directory.manifest.depth)
     if chosen is None:
-        chosen = path_of_rank(directory, top or 1, metric=_metric(metric))
+        chosen = path_of_rank(directory, top or 1, metric=metric_named(metric))
     told = _Told()
     made = write_checkpoint(directory, chosen, output, most_shard_bytes=most_bytes, on_bytes=told)
     print(made.folder)
@@ -80,7 +75,7 @@ def verify(
     directory = find_run(run, settings.runs_dir)
     if block is not None and path is not None:
         raise RequestError("--block and --path each name a configuration; give one")
-    chosen = _chosen(block, path, directory.manifest.depth)
+    chosen = path_named(block, path, depth=directory.manifest.depth)
     certificate = compare(
         checkpoint,
         directory,
@@ -95,21 +90,6 @@ def verify(
             f"{checkpoint}: is not the model that was measured: {'; '.join(certificate.reasons)}. Do not use it; "
             "neuroscan-farm materialize writes one that is"
         )
-
-
-def _chosen(block: str | None, path: str | None, depth: int) -> LayerPath | None:
-    if block is not None:
-        return LayerPath.duplicating(parse_blocks(block), depth)
-    return LayerPath.parse(path) if path is not None else None
-
-
-def _metric(name: str | None) -> Metric | None:
-    if name is None:
-        return None
-    try:
-        return Metric(name)
-    except ValueError:
-        raise RequestError(f"metric {name!r} is not known; there are: {', '.join(Metric)}") from None
 
 
 class _Told:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -125,6 +127,10 @@ def up(
             min=1, max=65535, help="Also listen on 127.0.0.1:PORT; default is a private socket alone."
         ),
     ] = None,
+    serve: Annotated[bool, typer.Option("--serve", help="Serve the page and the API too.")] = False,
+    serve_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="The port of the page, on 127.0.0.1.")
+    ] = 8642,
 ) -> None:
     """Bring a broker and workers up on this machine, until Ctrl-C."""
     from neuroscan_farm.dispatch.celery_queue import start_workers
@@ -137,24 +143,42 @@ def up(
     with RedisServer(port=port) as server:
         note(f"broker: {server.url}" + (f" and redis://127.0.0.1:{port}/0" if port else ""))
         note(f"submit to it with: NEUROSCAN_BROKER_URL={server.url} neuroscan-farm submit ...")
-        process = start_workers(command, server.url)
-        code = None
-        while code is None:
-            try:
-                code = process.wait()
-            except (
-                BaseException
-            ) as stop:  # Ctrl-C or SIGTERM: pass it on, and wait; a second one is immediate
-                if isinstance(stop, KeyboardInterrupt):
-                    note("stopping; shards in hand are given back (Ctrl-C again stops at once)")
-                process.send_signal(signal.SIGTERM)
-                try:
-                    process.wait()
-                finally:
-                    process.kill()
-                raise
+        started = [start_workers(command, server.url)]
+        if serve:
+            page = [sys.executable, "-P", "-m", "neuroscan_farm", "serve", "--port", str(serve_port)]
+            started.append(start_workers(page, server.url))
+        try:
+            code = _first_ended(started)
+        except BaseException as stop:  # Ctrl-C or SIGTERM: pass it on, and wait; a second one is immediate
+            if isinstance(stop, KeyboardInterrupt):
+                note("stopping; shards in hand are given back (Ctrl-C again stops at once)")
+            _end(started)
+            raise
+        _end(started)
     if code:
         raise typer.Exit(code)
+
+
+def _first_ended(processes: Sequence[subprocess.Popen[bytes]]) -> int:
+    """Wait until one of the processes ends, and return its exit code: without one of its parts nothing is up."""
+    if len(processes) == 1:
+        return processes[0].wait()
+    while True:
+        for process in processes:
+            if process.poll() is not None:
+                return process.returncode
+        time.sleep(0.2)
+
+
+def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    try:
+        for process in processes:
+            process.wait()
+    finally:
+        for process in processes:
+            process.kill()
 
 
 def _become(command: list[str], broker: str | None, name: str | None) -> NoReturn:

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
+from neuroscan_farm.cli.choice import MetricOption, metric_named
 from neuroscan_farm.cli.progress import note
 from neuroscan_farm.cli.run_commands import JsonOption, RunArgument
-from neuroscan_farm.cli.watch_commands import MetricOption, metric_named
 from neuroscan_farm.coordinator.overview import find_run
 from neuroscan_farm.settings import load_settings
 

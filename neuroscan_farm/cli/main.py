@@ -20,6 +20,7 @@ from neuroscan_farm.cli import (
     farm_commands,
     finding_commands,
     run_commands,
+    serve_command,
     watch_commands,
 )
 from neuroscan_farm.errors import NeuroscanError
@@ -43,6 +44,7 @@ watch_commands.register(app)
 finding_commands.register(app)
 export_commands.register(app)
 farm_commands.register(app)
+serve_command.register(app)
 doctor_commands.register(app)
 catalogue_commands.register(app)
 

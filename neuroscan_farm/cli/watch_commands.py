@@ -16,11 +16,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from neuroscan_farm.cli.choice import BlockOption, MetricOption, PathOption, metric_named, path_named
 from neuroscan_farm.cli.progress import note
 from neuroscan_farm.cli.run_commands import BrokerOption, JsonOption, RunArgument, TopOption
 from neuroscan_farm.coordinator.overview import Overview, find_run, look_at, runs_in
-from neuroscan_farm.domain.measurements import Metric
-from neuroscan_farm.domain.paths import LayerPath, parse_blocks
 from neuroscan_farm.errors import BrokerError, NeuroscanError, RequestError, WaitTimeout
 from neuroscan_farm.settings import load_settings
 from neuroscan_farm.store.additions import additions_of
@@ -28,7 +27,6 @@ from neuroscan_farm.store.parts import ShardTiming
 from neuroscan_farm.store.run_directory import RunDirectory
 
 _ENDED = {"finished", "cancelled", "refused", "stopped"}
-MetricOption = Annotated[str | None, typer.Option(help="Rank by this metric instead of the request's.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -142,8 +140,8 @@ def report(
 def export(
     run: RunArgument,
     format: Annotated[str, typer.Option(help="mergekit, exl3-layer-map, json or csv.")],
-    block: Annotated[str | None, typer.Option(help="This block, as I,J or I,J;K,L.")] = None,
-    path: Annotated[str | None, typer.Option(help="This order, as 0..15,11..31.")] = None,
+    block: BlockOption = None,
+    path: PathOption = None,
     top: Annotated[
         int | None, typer.Option(min=1, help="The configuration of this rank; default is 1, the best.")
     ] = None,
@@ -157,29 +155,13 @@ def export(
     directory = find_run(run, load_settings().runs_dir)
     if sum(named is not None for named in (block, path, top)) > 1:
         raise RequestError("--block, --path and --top each name a configuration; give one")
-    chosen = LayerPath.parse(path) if path is not None else None
-    if block is not None:
-        chosen = LayerPath.duplicating(parse_blocks(block), directory.manifest.depth)
+    chosen = path_named(block, path, depth=directory.manifest.depth)
     text = export_text(directory, format=format, path=chosen, top=top or 1, metric=metric_named(metric))
     if output is None:
         print(text, end="" if text.endswith("\n") else "\n")
     else:
         write_text(output, text)
         note(f"written: {output}")
-
-
-def metric_named(name: str | None) -> Metric | None:
-    """Return the metric of that name; None where none is named.
-
-    Raises:
-        RequestError: there is none of that name.
-    """
-    if name is None:
-        return None
-    try:
-        return Metric(name)
-    except ValueError:
-        raise RequestError(f"metric {name!r} is not known; there are: {', '.join(Metric)}") from None
 
 
 def _exit_by(overview: Overview) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from neuroscan_farm.coordinator.prepare import Plan, load_probes
 from neuroscan_farm.domain.identity import content_digest
 from neuroscan_farm.domain.tasks import Task
-from neuroscan_farm.errors import ModelError, RequestError, RunError
-from neuroscan_farm.planning.facts import check_weights, read_facts
-from neuroscan_farm.planning.model_source import find_model
+from neuroscan_farm.errors import RequestError, RunError
+from neuroscan_farm.planning.facts import check_weights
+from neuroscan_farm.planning.model_of_run import facts_of_run
 from neuroscan_farm.planning.packing import pack
 from neuroscan_farm.planning.sizing import FIRST_SHARD_TASKS
 from neuroscan_farm.store.additions import additions_of, first_of
@@ -62,13 +61,7 @@ def plan_addition(run: RunDirectory, probes: Sequence[str]) -> Plan:
                         else ", with other questions; give this one another name"
                     )
                 )
-    folder = manifest.model_folder if Path(manifest.model_folder).is_dir() else manifest.model
-    facts = read_facts(find_model(folder, revision=request.revision, weights=True), name=manifest.model_name)
-    if facts.fingerprint != manifest.model_fingerprint:
-        raise ModelError(
-            f"model {facts.folder}: its content is not that of the run (fingerprint {facts.fingerprint[:12]}, the "
-            f"run's is {manifest.model_fingerprint[:12]}); restore the model, or start a new run"
-        )
+    facts = facts_of_run(run)
     check_weights(facts.folder)
     digests = [probe.digest for probe in loaded]
     tasks = [

@@ -10,7 +10,7 @@ from neuroscan_farm.coordinator.decide import cannot_load
 from neuroscan_farm.coordinator.run_lock import is_driven
 from neuroscan_farm.errors import NeuroscanError, RunError
 from neuroscan_farm.planning.rate import measured_rate
-from neuroscan_farm.store.additions import additions_of
+from neuroscan_farm.store.additions import additions_of, first_of
 from neuroscan_farm.store.attempts import deaths_while_loading, refusal_of
 from neuroscan_farm.store.control import Control
 from neuroscan_farm.store.part_file import ShardTiming
@@ -125,7 +125,7 @@ def _state(run: RunDirectory, control: Control, *, finished: bool, refusal: str 
 
 
 def find_run(name: str, runs_dir: str | Path) -> RunDirectory:
-    """Open a run by its directory or URL, its id, or the beginning of its id.
+    """Open a run by its directory or URL, its id, or the beginning of its id; what was added to a run comes after it.
 
     Raises:
         RunError: there is none, or several begin so.
@@ -137,6 +137,8 @@ def find_run(name: str, runs_dir: str | Path) -> RunDirectory:
         if RunDirectory.exists(location):
             return RunDirectory.open(location)
     found = [run for run in runs_in(runs_dir) if run.manifest.run_id.startswith(name)]
+    if len(found) > 1:
+        found = [run for run in found if run.manifest.run_id == name or first_of(run) is run] or found
     if len(found) == 1:
         return found[0]
     if found:

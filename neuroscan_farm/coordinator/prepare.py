@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,19 +45,22 @@ class Plan:
         return sum(len(probe.samples) for probe in self.probes)
 
 
-def make_plan(request: AnalysisRequest, *, fetch_weights: bool = True) -> Plan:
+def make_plan(
+    request: AnalysisRequest, *, fetch_weights: bool = True, inline: Mapping[str, Probe] | None = None
+) -> Plan:
     """Expand a request into shards; nothing is written, no weight is loaded.
 
     Args:
         request: what is asked for.
         fetch_weights: whether the weights of a hub id are fetched too; a dry run does without.
+        inline: probes that are at hand, by the names that the request has for them.
 
     Raises:
         RequestError: the parameters do not fit the model.
         ProbeError: a probe is wrong, or lacks the answers that the metric needs.
         ModelError: the model is missing, damaged or no decoder.
     """
-    probes = load_probes(request)
+    probes = load_probes(request, inline=inline)
     folder = find_model(request.model, revision=request.revision, weights=fetch_weights)
     facts = read_facts(folder, name=_short_name(request.model, folder))
     if fetch_weights or not is_hub_snapshot(folder):
@@ -157,14 +160,15 @@ def forget_failures(run: RunDirectory) -> int:
     return len(failed)
 
 
-def load_probes(request: AnalysisRequest) -> tuple[Probe, ...]:
-    """Load the probes of a request, and check that they can tell its metric.
+def load_probes(request: AnalysisRequest, *, inline: Mapping[str, Probe] | None = None) -> tuple[Probe, ...]:
+    """Load the probes of a request but those that are at hand, and check that they can tell its metric.
 
     Raises:
         RequestError: a probe is named twice, or is too small for the samples that are to be held out.
         ProbeError: a probe is wrong, or lacks the answers that the metric needs.
     """
-    probes = tuple(load_probe(name) for name in request.probes)
+    here = inline or {}
+    probes = tuple(here[name] if name in here else load_probe(name) for name in request.probes)
     names = [probe.name for probe in probes]
     doubled = {name for name in names if names.count(name) > 1}
     if doubled:

@@ -18,12 +18,10 @@ class Cost:
 
     added_layers: int  # visits more than the model has layers
     added_parameters: int | None  # None where the model's files do not tell, or a layer runs in part
-    added_kv_bytes_per_token: (
-        int | None
-    )  # None where the configuration does not tell, or a layer runs in part
-    relative_latency: (
-        float  # layer visits / layers of the model; a layer that runs in part counts as one visit
-    )
+    # None where the configuration does not tell, or a layer runs in part
+    added_kv_bytes_per_token: int | None
+    # layer visits / layers of the model; a layer that runs in part counts as one visit
+    relative_latency: float
 
 
 def cost_of(

@@ -87,9 +87,8 @@ def _compare(
                 model, f"silencing the {only.other} of layer {k}", input_ids=token_ids, **few
             ).logits[:, -1]
             difference, allowed = relative_difference(found, theirs), tolerance
-            if (
-                not difference <= allowed
-            ):  # a deep model may blow up what was rounded; then it does so by itself
+            if not difference <= allowed:
+                # A deep model may blow up what was rounded; then it does so by itself.
                 allowed = max(allowed, ROUNDINGS * effect_of_rounding(anatomy, token_ids, theirs, few))
         if not difference <= allowed:
             raise GateError(

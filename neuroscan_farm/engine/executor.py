@@ -207,11 +207,11 @@ class Executor:
 
     def baseline_ends(self, batches: Sequence[Batch]) -> Iterator[torch.Tensor]:
         """Yield what the untouched model's last tokens are after each layer, [layers, samples, 1, hidden], by bundle."""
-        for bundle in self._bundles(batches):
-            inputs = self._inputs(bundle)
-            (boundaries,) = self._baseline.boundaries([inputs])
-            depth = len(self.anatomy.layers)
-            yield torch.stack([self.lane.end(inputs, boundaries[k + 1]).clone() for k in range(depth)])
+        depth = len(self.anatomy.layers)
+        for bundles in self._groups(self._bundles(batches), 0):
+            inputs = [self._inputs(bundle) for bundle in bundles]
+            for one, boundaries in zip(inputs, self._baseline.boundaries(inputs), strict=True):
+                yield torch.stack([self.lane.end(one, boundaries[k + 1]).clone() for k in range(depth)])
 
     def _wave(self, paths: Sequence[LayerPath], jobs: Sequence[Job]) -> Wave:
         return Wave(

@@ -91,9 +91,8 @@ def pass_gate(executor: Executor, batches: list[Batch]) -> float:
                 rebuilt, f"rebuilding it with {fact} ({path})", input_ids=token_ids, **few
             ).logits[:, -1]
             difference, allowed = relative_difference(found, theirs), tolerance
-            if (
-                not difference <= allowed
-            ):  # as above: the rebuilt model may blow up what the untouched one does not
+            if not difference <= allowed:
+                # As above: the rebuilt model may blow up what the untouched one does not.
                 allowed = max(tolerance, ROUNDINGS * effect_of_rounding(anatomy, token_ids, theirs, few))
         if not difference <= allowed:
             raise GateError(

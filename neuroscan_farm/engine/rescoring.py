@@ -71,7 +71,6 @@ class Rescored:
     reasons: tuple[str, ...]  # why it is not the source along the path; empty where it is
     logits: LogitDifference | None  # None where they could not be compared, which is a reason
     scores: dict[Key, Score | None]  # of the checkpoint; None where its logits are not finite
-    n_batches: int
     dtype: str
     device: str
     attention: str
@@ -112,7 +111,7 @@ def rescore(
     wanted = [found.float().cpu() for found in ours if not isinstance(found, Failure)]
     options = run.request().engine
     reasons = [] if failed is None else [f"the source along {path} cannot be run here: {failed}"]
-    result = _Result(dtype, source.device_name, source.attention, len(batches))
+    result = _Result(dtype, source.device_name, source.attention)
     try:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=options.trust_remote_code)
     except _LOADING_ERRORS as error:
@@ -172,7 +171,6 @@ def rescore(
         tuple(reasons),
         difference,
         scores,
-        len(batches),
         dtype,
         result.device,
         result.attention,
@@ -188,13 +186,10 @@ class _Result:
     dtype: str
     device: str
     attention: str
-    n_batches: int
 
     def without_logits(self, reasons: list[str]) -> Rescored:
         note = "not measured: the checkpoint could not be run"
-        return Rescored(
-            tuple(reasons), None, {}, self.n_batches, self.dtype, self.device, self.attention, None, note
-        )
+        return Rescored(tuple(reasons), None, {}, self.dtype, self.device, self.attention, None, note)
 
 
 def _load(

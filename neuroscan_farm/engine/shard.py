@@ -79,7 +79,7 @@ def execute_shard(
         if len(deaths[task.task_id]) >= MAX_DEATHS:
             work.add([task], _quarantine(task, batches, deaths[task.task_id]))
     sound = [task for task in missing if len(deaths[task.task_id]) < MAX_DEATHS]
-    if run.needs_similarity() and any(task.is_baseline(run.manifest.depth) for task in sound):
+    if any(task.is_baseline(run.manifest.depth) for task in sound) and run.needs_similarity():
         work.similarity = layer_similarity(executor, batches)
     try:
         for tasks in _rounds(sound, whole=executor.loaded.layers.streamed):
@@ -116,9 +116,8 @@ class _Work:
         self._rows: list[Measurement] = []
         self._started = time.time()
         self._began = time.perf_counter()
-        self.similarity: list[list[float]] | None = (
-            None  # of layers, where the run asks and the baseline is here
-        )
+        # Of layers, where the run asks for it and the baseline is here.
+        self.similarity: list[list[float]] | None = None
 
     def add(self, tasks: Sequence[Task], rows: Iterator[Measurement] | Sequence[Measurement]) -> None:
         """Add all rows of some tasks."""

@@ -23,8 +23,8 @@ from neuroscan_farm.engine.lanes.lane import Lane
 from neuroscan_farm.engine.loading import LoadedModel, load
 from neuroscan_farm.engine.prompts import Batch, make_batches
 from neuroscan_farm.errors import ModelError
-from neuroscan_farm.planning.facts import ModelFacts, read_facts
-from neuroscan_farm.planning.model_source import find_model
+from neuroscan_farm.planning.facts import ModelFacts
+from neuroscan_farm.planning.model_of_run import facts_of_run
 from neuroscan_farm.store.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
@@ -118,20 +118,9 @@ class WarmModel:
         return executor, batches
 
     def _load(self, run: RunDirectory, options: EngineOptions) -> _Held:
-        request, manifest = run.request(), run.manifest
-        # The folder that the coordinator found is tried first: a relative path means nothing in another process.
-        here = self._folder_here(manifest.model_folder)
-        name = here if Path(here).is_dir() else self._folder_here(request.model)
-        folder = find_model(name, revision=request.revision, weights=True)
-        self._on_progress()
-        facts = read_facts(folder, name=manifest.model_name)
-        if facts.fingerprint != manifest.model_fingerprint:
-            raise ModelError(
-                f"model {folder}: its content is not that of the run (fingerprint {facts.fingerprint[:12]}, the run's "
-                f"is {manifest.model_fingerprint[:12]}); restore the model, or start a new run"
-            )
+        facts = facts_of_run(run, here=self._folder_here, on_found=lambda _: self._on_progress())
         loaded = load(
-            folder,
+            facts.folder,
             options,
             memory_mb=self._memory_mb,
             memory_limit_mb=self._memory_limit_mb,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from neuroscan_farm.domain.requests import EngineOptions
 from neuroscan_farm.errors import RequestError, WorkerError
 from neuroscan_farm.planning.facts import ModelFacts
+from neuroscan_farm.planning.layer_lists import find_layer_list
 from neuroscan_farm.planning.machine_memory import available_bytes
 from neuroscan_farm.planning.weight_files import INDEX_FILE, SINGLE_FILE, StoredTensor, stored_tensors
 
@@ -187,25 +188,21 @@ def element_bytes(options: EngineOptions, checkpoint_dtype: str, *, on_gpu: bool
 def sizes_by_name(folder: Path, *, depth: int, element_bytes: int) -> ModelSizes:
     """Return a model's sizes by the names in its weight files; the worker knows better, because it builds the model.
 
-    Layers are the tensors `<list>.<k>.<rest>` of the largest list whose k are 0 to depth - 1.
-
     Raises:
         ModelError: the files are missing or damaged.
     """
-    tensors = stored_tensors(folder).values()
-    lists: dict[str, dict[int, int]] = {}
-    for tensor in tensors:
-        for prefix, index in _places(tensor.name):
-            sizes = lists.setdefault(prefix, {})
-            sizes[index] = sizes.get(index, 0) + _bytes(tensor, element_bytes)
-    # The last numbers of a checkpoint may be layers that only predict further tokens; transformers leaves them out.
-    full = [sizes for sizes in lists.values() if set(range(depth)) <= set(sizes)]
-    total = sum(_bytes(tensor, element_bytes) for tensor in tensors)
-    if not full:
+    tensors = stored_tensors(folder)
+    found = find_layer_list(tensors, depth)
+    total = sum(_bytes(tensor, element_bytes) for tensor in tensors.values())
+    if found is None:
         return ModelSizes(0, 0, 0, total)
-    largest = max(full, key=lambda sizes: sum(sizes[k] for k in range(depth)))
-    layers = [largest[k] for k in range(depth)]
-    return ModelSizes(depth, max(layers), sum(layers), total - sum(largest.values()))
+    layers: dict[int, int] = {}
+    for name, tensor in tensors.items():
+        if (place := found.split(name)) is not None:
+            layers[place[0]] = layers.get(place[0], 0) + _bytes(tensor, element_bytes)
+    # What is numbered beyond only predicts further tokens, and is no part of the model that is run.
+    sizes = [layers[k] for k in range(depth)]
+    return ModelSizes(depth, max(sizes), sum(sizes), total - sum(layers.values()))
 
 
 def parse_megabytes(text: str, *, name: str) -> int:
@@ -227,11 +224,6 @@ def gigabytes(size: int) -> str:
     amount = size / 1e9
     digits = 0 if amount >= 100 else 1 if amount >= 1 else 2 if amount >= 0.1 else 3
     return f"{amount:,.{digits}f} GB"
-
-
-def _places(name: str) -> Iterable[tuple[str, int]]:
-    parts = name.split(".")
-    return ((".".join(parts[:at]), int(part)) for at, part in enumerate(parts) if part.isdecimal())
 
 
 def _bytes(tensor: StoredTensor, element_bytes: int) -> int:

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 from neuroscan_farm.domain.paths import Component, LayerPath, component_of, layer_of
 
-COMPONENTS = (
-    "layer",
-    *(part.value for part in Component),
-)  # what may be left out, in the order of the figures
+# What may be left out, in the order of the figures.
+COMPONENTS = ("layer", *(part.value for part in Component))
 _MOST_NAMED = 6
 
 
@@ -36,14 +34,17 @@ def ablated_of(path: LayerPath, depth: int) -> tuple[Ablated, ...] | None:
         return None
     found: list[Ablated] = []
     expected = 0
-    for step in path:
-        layer, only = layer_of(step), component_of(step)
-        if layer < expected or layer >= depth:
+    for (
+        start,
+        end,
+    ) in path.runs():  # not the steps: figures ask this of thousands of long paths, again and again
+        first, last, only = layer_of(start), layer_of(end - 1), component_of(start)
+        if first < expected or last >= depth:
             return None
-        found += [Ablated(skipped, "layer") for skipped in range(expected, layer)]
+        found += [Ablated(skipped, "layer") for skipped in range(expected, first)]
         if only is not None:
-            found.append(Ablated(layer, only.other.value))
-        expected = layer + 1
+            found += [Ablated(layer, only.other.value) for layer in range(first, last + 1)]
+        expected = last + 1
     found += [Ablated(skipped, "layer") for skipped in range(expected, depth)]
     return tuple(found) or None
 

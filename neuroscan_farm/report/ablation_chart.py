@@ -8,7 +8,16 @@ from neuroscan_farm.domain.measurements import Metric
 from neuroscan_farm.report.ablated import COMPONENTS
 from neuroscan_farm.report.ablation import singles_of
 from neuroscan_farm.report.chance import stands_out
-from neuroscan_farm.report.figure_style import GAIN, GREY, LOSS, SERIES, layer_ticks, layout_of, legend_below
+from neuroscan_farm.report.figure_style import (
+    GAIN,
+    GREY,
+    GRID,
+    LOSS,
+    SERIES,
+    layer_ticks,
+    layout_of,
+    legend_below,
+)
 from neuroscan_farm.report.findings import Findings
 from neuroscan_farm.report.hover import hover_row, hover_template
 from neuroscan_farm.report.metric_text import METRIC_TEXT
@@ -93,9 +102,7 @@ def ablation_chart(findings: Findings, *, probe: str | None, metric: Metric | No
         showgrid=False,
         zeroline=False,
     )
-    figure.update_yaxes(
-        title=f"loss ({text.unit})", zeroline=True, zerolinecolor=GREY, gridcolor="rgba(128,128,128,0.2)"
-    )
+    figure.update_yaxes(title=f"loss ({text.unit})", zeroline=True, zerolinecolor=GREY, gridcolor=GRID)
     return figure
 
 

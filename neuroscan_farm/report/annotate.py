@@ -126,7 +126,7 @@ def _sentence(c: Configuration, findings: Findings, labels: LayerLabels, probe: 
         parts = " and ".join(sorted({f"the {one.component} of " for one in gone if one.component != "layer"}))
         what, layers = f"leaves out {parts}".rstrip(), sorted({one.layer for one in gone})
     else:
-        return f"{start}, runs every layer once, in another order."
+        return f"{start}, runs no layer twice, and in another order."
     said = f"{start}, {what} {_count(len(layers), 'layer')}: {_composition(layers, labels)}."
     if c.block is not None:
         said += _by_chance(layers, labels, depth)

@@ -26,9 +26,8 @@ class RunAudit:
     at_floor: bool  # its accuracy is not above the best blind answer's, beyond chance
     at_ceiling: bool
     typical_error: float | None  # median standard error of the configurations' effects, on the ranking metric
-    detectable: (
-        float | None
-    )  # smallest effect seen in four cases of five, of one configuration that was named before
+    # smallest effect seen in four cases of five, of one configuration that was named before
+    detectable: float | None
     detectable_among_all: float | None  # the same of one among all that were tried
     warnings: tuple[str, ...]
 

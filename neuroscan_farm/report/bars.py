@@ -7,10 +7,12 @@ from html import escape
 import plotly.graph_objects as go
 
 from neuroscan_farm.domain.measurements import Metric
-from neuroscan_farm.report.figure_style import GAIN, GREY, LOSS, layout_of
+from neuroscan_farm.report.configurations import Configuration
+from neuroscan_farm.report.figure_style import GAIN, GREY, GRID, LOSS, layout_of
 from neuroscan_farm.report.findings import Findings
 from neuroscan_farm.report.hover import hover_row, hover_template
 from neuroscan_farm.report.metric_text import METRIC_TEXT
+from neuroscan_farm.statistics.effects import Effect
 
 MOST_BARS = 60
 _LONGEST_LABEL = 34
@@ -23,15 +25,7 @@ def bars(findings: Findings, *, probe: str | None, metric: Metric | None = None)
     """
     shown = metric or findings.metric
     text = METRIC_TEXT[shown]
-    measured = [
-        (effect, c)
-        for c in findings.configurations
-        if (effect := c.results[probe].effects.get(shown)) is not None
-    ]
-    measured.sort(key=lambda pair: (-pair[0].mean, pair[1].path.steps))
-    left_out = max(0, len(measured) - MOST_BARS)
-    if left_out:
-        measured = measured[: MOST_BARS * 2 // 3] + measured[-(MOST_BARS // 3) :]
+    measured, left_out = bars_of(findings, probe=probe, metric=shown)
     means = [effect.mean * text.scale for effect, _ in measured]
     figure = go.Figure()
     figure.add_bar(
@@ -56,9 +50,7 @@ def bars(findings: Findings, *, probe: str | None, metric: Metric | None = None)
     if left_out:
         layout["title"]["subtitle"]["text"] += f" · the best 40 and the worst 20 of {left_out + MOST_BARS}"
     figure.update_layout(layout, height=190 + 22 * max(4, len(measured)), bargap=0.25, showlegend=False)
-    figure.update_xaxes(
-        title=text.label, zeroline=True, zerolinecolor=GREY, gridcolor="rgba(128,128,128,0.2)"
-    )
+    figure.update_xaxes(title=text.label, zeroline=True, zerolinecolor=GREY, gridcolor=GRID)
     labels = [escape(_shortened(c.label)) for _, c in measured]
     figure.update_yaxes(
         tickvals=list(range(len(labels))),
@@ -69,6 +61,22 @@ def bars(findings: Findings, *, probe: str | None, metric: Metric | None = None)
         zeroline=False,
     )
     return figure
+
+
+def bars_of(
+    findings: Findings, *, probe: str | None, metric: Metric
+) -> tuple[list[tuple[Effect, Configuration]], int]:
+    """Return what is drawn, best first, and how many have no room."""
+    measured = [
+        (effect, c)
+        for c in findings.configurations
+        if (effect := c.results[probe].effects.get(metric)) is not None
+    ]
+    measured.sort(key=lambda pair: (-pair[0].mean, pair[1].path.steps))
+    left_out = max(0, len(measured) - MOST_BARS)
+    if left_out:
+        measured = measured[: MOST_BARS * 2 // 3] + measured[-(MOST_BARS // 3) :]
+    return measured, left_out
 
 
 def _shortened(label: str) -> str:

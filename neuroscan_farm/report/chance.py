@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from neuroscan_farm.report.findings import Findings
 from neuroscan_farm.report.metric_text import METRIC_TEXT, p_text
 from neuroscan_farm.statistics.effects import Effect
+from neuroscan_farm.statistics.interactions import Interaction
 from neuroscan_farm.statistics.multiplicity import Noise
 
 LEVEL = 0.05  # of the family-wise error, and of the false discovery rate
@@ -27,9 +28,8 @@ class Chance:
     done: int  # tasks that are measured
     planned: int
     unit: str
-    shown: tuple[
-        str, str, str
-    ]  # the noise's mean and 95 % quantile, and the best effect, as people read them
+    # the noise's mean and 95 % quantile, and the best effect, as people read them
+    shown: tuple[str, str, str]
 
 
 def chance(findings: Findings, *, probe: str | None = None) -> Chance:
@@ -58,9 +58,9 @@ def chance(findings: Findings, *, probe: str | None = None) -> Chance:
     )
 
 
-def stands_out(effect: Effect | None) -> bool:
-    """Whether an effect is different from zero after all that was tried: adjusted p below 0.05."""
-    return effect is not None and effect.p_adjusted is not None and effect.p_adjusted < LEVEL
+def stands_out(found: Effect | Interaction | None) -> bool:
+    """Whether an effect or an interaction is different from zero after all that was tried: adjusted p below 0.05."""
+    return found is not None and found.p_adjusted is not None and found.p_adjusted < LEVEL
 
 
 def noise_text(seen: Chance) -> str | None:

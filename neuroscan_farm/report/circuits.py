@@ -15,7 +15,7 @@ from typing import Any
 from neuroscan_farm.domain.measurements import Metric
 from neuroscan_farm.report.ablated import ablated_of
 from neuroscan_farm.report.ablation import endings, singles_of
-from neuroscan_farm.report.chance import LEVEL
+from neuroscan_farm.report.chance import stands_out
 from neuroscan_farm.report.configurations import Configuration
 from neuroscan_farm.report.findings import Findings
 from neuroscan_farm.report.metric_text import METRIC_TEXT
@@ -83,10 +83,14 @@ def circuit_of(findings: Findings, *, metric: Metric | None = None) -> Circuit |
             singles={layer: c.task_id for layer, c in singles.items() if c.is_measured},
             pairs={pair: c.task_id for pair, c in pairs.items() if c.is_measured},
         )
+        # The mean is over all probes or not there: one that was added and has no rows yet has no matrix either.
+        views = {
+            view for view in by_view if view is not None or findings.matrices.keys() >= set(findings.probes)
+        }
         for one in found:
             three = (pairs[one.layer_a, one.layer_b], singles[one.layer_a], singles[one.layer_b])
             failed = findings.baseline.results[one.probe].n_failed
-            if one.probe in by_view and all(c.results[one.probe].n_failed <= failed for c in three):
+            if one.probe in views and all(c.results[one.probe].n_failed <= failed for c in three):
                 by_view[one.probe][one.layer_a, one.layer_b] = one
     return Circuit(metric, pairs, by_view)
 
@@ -100,7 +104,7 @@ def circuit_text(circuit: Circuit, findings: Findings, *, view: str | None) -> s
         return f"{said}, so nothing is known of interactions yet."
     text = METRIC_TEXT[circuit.metric]
     said += f": {', '.join(counts)}."
-    sure = [one for one in circuit.strongest(view) if one.p_adjusted is not None and one.p_adjusted < LEVEL]
+    sure = [one for one in circuit.strongest(view) if stands_out(one)]
     if circuit.count(view, "undecided") < measured:
         expected = 0.05 * (measured - circuit.count(view, "undecided"))
         about = f"{expected:.0f}" if expected >= 10 else f"{expected:.1f}"
@@ -115,7 +119,7 @@ def circuit_text(circuit: Circuit, findings: Findings, *, view: str | None) -> s
         one = best[0]
         said += (
             f" The strongest is {one.layer_a} with {one.layer_b}, {one.kind}: {text.change(one.mean)} {text.unit}"
-            f" (95 %: {text.change(one.low)} to {text.change(one.high)})."
+            f" (95 %: {text.interval(one)})."
         )
     return said
 

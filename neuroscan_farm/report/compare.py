@@ -31,9 +31,8 @@ class View:
     """The matched configurations with a change in both runs, on one probe or over the probes."""
 
     probe: str | None
-    matched: tuple[
-        tuple[Configuration, Configuration], ...
-    ]  # (of the first run, of the second), by the first's rank
+    # (of the first run, of the second), by the first's rank
+    matched: tuple[tuple[Configuration, Configuration], ...]
     correlation: float | None  # Pearson's, of the changes; None with fewer than three, or without spread
     rank_correlation: float | None  # Spearman's
 
@@ -108,6 +107,12 @@ def comparison_text(seen: Comparison, *, count: int = 10, probe: str | None = No
     ]
     if seen.by_share_of_depth:
         lines.append("the models differ in depth: configurations are matched by their share of it")
+    held_out = [findings.request.confirm for findings in (seen.first, seen.second)]
+    if held_out[0] != held_out[1]:
+        shares = " and ".join("none" if share is None else f"{share:g}" for share in held_out)
+        lines.append(
+            f"the runs hold out different shares of the samples ({shares}): changes rest on different ones"
+        )
     baselines = [_baseline(findings, view, seen.metric) for findings in (seen.first, seen.second)]
     lines += [f"baselines: A {baselines[0]}, B {baselines[1]}", ""]
     rows = [
@@ -156,6 +161,7 @@ def comparison_dict(seen: Comparison) -> dict[str, Any]:
                 "total_layers": findings.manifest.depth,
                 "tasks_planned": findings.n_planned,
                 "tasks_measured": findings.n_measured,
+                "held_out": findings.request.confirm,
                 "without_counterpart": left_out,
             }
             for findings, left_out in zip((seen.first, seen.second), seen.unmatched, strict=True)

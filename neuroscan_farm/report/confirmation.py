@@ -22,12 +22,10 @@ class Confirmed:
     probe: str | None  # on which it is one of the best; None for the mean over the probes
     rank: int
     chosen: Effect  # on the samples that chose it; too good by the choice itself
-    confirmed: (
-        Effect | None
-    )  # on the samples held out; `p_adjusted` and `q` over those confirmed on this probe alone
-    shrinkage: (
-        float | None
-    )  # share of the effect that went: 0 none, 1 all, above 1 it turned; None without an effect
+    # on the samples held out; `p_adjusted` and `q` over those confirmed on this probe alone
+    confirmed: Effect | None
+    # share of the effect that went: 0 none, 1 all, above 1 it turned; None without an effect
+    shrinkage: float | None
     reason: str | None  # why there is no effect on the samples held out
 
 

@@ -48,10 +48,13 @@ def _said(one: Confirmed, findings: Findings, among: int) -> str:
     p = "" if effect.p is None else f"; p {p_text(effect.p)}"
     if among > 1 and effect.p_adjusted is not None:
         p += f", {p_text(effect.p_adjusted)} among the {among} confirmed"
-    return f"{chosen}, {text.change(effect.mean)} on those held out (95 %: {interval}{p}); {_shrinkage(one)}"
+    return (
+        f"{chosen}, {text.change(effect.mean)} on those held out (95 %: {interval}{p}); {shrinkage_text(one)}"
+    )
 
 
-def _shrinkage(one: Confirmed) -> str:
+def shrinkage_text(one: Confirmed) -> str:
+    """Say how much of the effect that chose a configuration is gone on the samples held out."""
     gone = one.shrinkage
     if gone is None:
         return "there was no gain to confirm"

@@ -21,9 +21,8 @@ from neuroscan_farm.statistics.pareto import pareto_front
 _FEWEST_CONTROLS = 2
 
 
-Windows: TypeAlias = tuple[
-    tuple[int, int], ...
-]  # (length, how often it runs in all) of each, the shortest first
+# (length, how often it runs in all) of each, the shortest first
+Windows: TypeAlias = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,19 @@ import plotly.graph_objects as go
 from neuroscan_farm.domain.measurements import Metric
 from neuroscan_farm.report.configurations import Configuration
 from neuroscan_farm.report.cost import cost_front, cost_text, priced
-from neuroscan_farm.report.figure_style import GREY, SERIES, gains_in_view, layout_of, legend_below
+from neuroscan_farm.report.figure_style import (
+    FRONT,
+    GREY,
+    GRID,
+    SERIES,
+    gains_in_view,
+    layout_of,
+    legend_below,
+)
 from neuroscan_farm.report.findings import Findings
 from neuroscan_farm.report.metric_text import METRIC_TEXT
 
 _HOVER = "<b>%{customdata[0]}</b><br>%{customdata[1]}<br>%{customdata[2]}<extra></extra>"
-_FRONT, _GRID = "#d9a400", "rgba(128,128,128,0.2)"
 _HEIGHT = 480
 
 
@@ -60,8 +67,8 @@ def cost_figure(findings: Findings, *, probe: str | None) -> go.Figure:
         x=[added for added, _, _ in points],
         y=[round(mean, 6) for _, mean, _ in points],
         mode="lines+markers",
-        line={"shape": "hv", "width": 2, "color": _FRONT},
-        marker={"size": 10, "symbol": "star", "color": _FRONT, "line": {"width": 1, "color": "#14171c"}},
+        line={"shape": "hv", "width": 2, "color": FRONT},
+        marker={"size": 10, "symbol": "star", "color": FRONT, "line": {"width": 1, "color": "#14171c"}},
         customdata=[
             _row(c, means[c.task_id], findings) if c else ["the untouched model", "", ""]
             for _, _, c in points
@@ -79,9 +86,9 @@ def cost_figure(findings: Findings, *, probe: str | None) -> go.Figure:
     added = [c.n_layers_run - depth for c, _ in found]
     few = max([*added, 0]) - min([*added, 0]) <= 20
     figure.update_xaxes(
-        title="layers added", zeroline=True, zerolinecolor=GREY, gridcolor=_GRID, dtick=1 if few else None
+        title="layers added", zeroline=True, zerolinecolor=GREY, gridcolor=GRID, dtick=1 if few else None
     )
-    figure.update_yaxes(title=text.label, range=span, zeroline=True, zerolinecolor=GREY, gridcolor=_GRID)
+    figure.update_yaxes(title=text.label, range=span, zeroline=True, zerolinecolor=GREY, gridcolor=GRID)
     return figure
 
 

@@ -20,6 +20,7 @@ from neuroscan_farm.report.findings import Findings
 
 CROSS_PROBE_VERSION = 1
 TOP_LAYERS = 5  # neuro-scan's default
+_FEWEST_LAYERS = 3  # of two, every correlation is 1 or -1
 
 Table = tuple[tuple[float | None, ...], ...]  # [probes, probes]
 Profile = tuple[float | None, ...]  # by layer: how much is lost without it; None where that was not measured
@@ -32,9 +33,11 @@ class CrossProbe:
     probes: tuple[str, ...]
     profiles: Mapping[str, Profile]
     top_layers: Mapping[str, tuple[int, ...]]  # the largest losses or gains first
-    universal: tuple[int, ...]  # among the top layers of every probe
+    universal: tuple[int, ...]  # among the top layers of every probe of which any is known
     specific: Mapping[str, tuple[int, ...]]  # among those of this probe alone; probes without any are absent
-    correlation: Table  # Pearson's, of the profiles; None where one has no spread
+    correlation: (
+        Table  # Pearson's, of the profiles; None where one has no spread, or they share no three layers
+    )
     rank_correlation: Table  # Spearman's: one layer with a huge loss does not decide it
 
     @property
@@ -69,13 +72,15 @@ def cross_probe_json(findings: Findings) -> dict[str, Any] | None:
 
 def cross_text(seen: CrossProbe, findings: Findings) -> str:
     """Say in words which layers all probes need, and which one alone."""
-    if not any(seen.top_layers.values()):
-        return "No layer's loss is known yet."
+    known = [probe for probe in seen.probes if seen.top_layers[probe]]
+    if len(known) < 2:
+        return f"Layers' losses are known on {len(known)} of {len(seen.probes)} probes, so there is nothing to compare yet."
     largest = f"the {TOP_LAYERS} layers whose absence changes {findings.metric.value} most"
+    everywhere = "every probe" if len(known) == len(seen.probes) else f"all of {', '.join(known)}"
     if seen.universal:
-        said = f"Universal: {_named(seen.universal)} (among {largest} on every probe)."
+        said = f"Universal: {_named(seen.universal)} (among {largest} on {everywhere})."
     else:
-        said = f"No layer is among {largest} on every probe."
+        said = f"No layer is among {largest} on {everywhere}."
     said += "".join(f" Of {probe} alone: {_named(layers)}." for probe, layers in seen.specific.items())
     values = [
         value
@@ -132,7 +137,10 @@ def _compared(findings: Findings, loss: Callable[[Configuration, str], float | N
             values[layer] = loss(c, probe)
         profiles[probe] = tuple(values)
     top = {probe: _top(profile) for probe, profile in profiles.items()}
-    sets = {probe: set(layers) for probe, layers in top.items()}
+    # A probe of which no layer is known has no part in what all need, nor in what one alone does.
+    sets = {probe: set(layers) for probe, layers in top.items() if layers}
+    if len(sets) < 2:
+        sets = {}
     specific = {
         probe: tuple(sorted(mine.difference(*(other for name, other in sets.items() if name != probe))))
         for probe, mine in sets.items()
@@ -141,7 +149,7 @@ def _compared(findings: Findings, loss: Callable[[Configuration, str], float | N
         probes=findings.probes,
         profiles=profiles,
         top_layers=top,
-        universal=tuple(sorted(set.intersection(*sets.values()))),
+        universal=tuple(sorted(set.intersection(*sets.values()))) if sets else (),
         specific={probe: layers for probe, layers in specific.items() if layers},
         correlation=_correlation([profiles[probe] for probe in findings.probes], ranks=False),
         rank_correlation=_correlation([profiles[probe] for probe in findings.probes], ranks=True),
@@ -163,7 +171,7 @@ def _correlation(profiles: Sequence[Profile], *, ranks: bool) -> Table:
 
 def _alike(one: Profile, other: Profile, *, ranks: bool) -> float | None:
     pairs = [(x, y) for x, y in zip(one, other, strict=True) if x is not None and y is not None]
-    if len(pairs) < 2:
+    if len(pairs) < _FEWEST_LAYERS:
         return None
     x, y = np.array(pairs).T
     if np.ptp(x) == 0 or np.ptp(y) == 0:

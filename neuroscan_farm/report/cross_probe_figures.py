@@ -20,7 +20,7 @@ from neuroscan_farm.report.figure_style import (
     limit_of,
 )
 from neuroscan_farm.report.findings import Findings
-from neuroscan_farm.report.metric_text import METRIC_TEXT
+from neuroscan_farm.report.metric_text import METRIC_TEXT, p_text
 
 
 def profiles_title(metric: Metric) -> str:
@@ -176,6 +176,6 @@ def _hover_row(findings: Findings, seen: CrossProbe, probe: str) -> list[str | N
         effect = singles[layer].results[probe].effects[findings.metric]
         said = f"change {text.change(effect.mean)} {text.unit} (95 %: {text.interval(effect)})"
         if effect.p_adjusted is not None:
-            said += f"<br>adjusted p {effect.p_adjusted:.4f}"
+            said += f"<br>adjusted p {p_text(effect.p_adjusted)}"
         row.append(said)
     return row

@@ -15,7 +15,7 @@ from neuroscan_farm.report.findings import Findings, read_findings
 from neuroscan_farm.report.mergekit import mergekit_yaml
 from neuroscan_farm.report.metric_text import METRIC_TEXT, p_text
 from neuroscan_farm.report.tables import table_csv, table_json
-from neuroscan_farm.store.run_directory import RunDirectory
+from neuroscan_farm.store.run_directory import Manifest, RunDirectory
 
 ExportFormat: TypeAlias = Literal["mergekit", "exl3-layer-map", "csv", "json"]
 
@@ -44,19 +44,19 @@ def export(
         RequestError: the format is unknown, the path leaves the model, or `top` is below 1.
         RunError: no configuration has that rank, or the path is not in the run (tables only).
     """
-    if format not in get_args(ExportFormat):
-        raise RequestError(f"format {format!r} is not known; there are: {', '.join(get_args(ExportFormat))}")
-    if top < 1:
-        raise RequestError(f"top is {top}; use 1 for the best configuration, 2 for the second, and so on")
-    if path is not None:
-        path.check_depth(run.manifest.depth)
-    findings = read_findings(run, metric=metric)
+    _check(run.manifest, format, path, top)
+    return export_of(read_findings(run, metric=metric), format=format, path=path, top=top)
+
+
+def export_of(findings: Findings, *, format: str, path: LayerPath | None = None, top: int = 1) -> str:
+    """Return the same of findings that were read before; see `export`."""
+    _check(findings.manifest, format, path, top)
     if format in ("csv", "json"):
         only = None if path is None else [_in_the_run(findings, path)]
         return (
             table_csv(findings, only=only) if format == "csv" else json_text(table_json(findings, only=only))
         )
-    path = path or _of_rank(findings, top).path
+    path = path or configuration_of_rank(findings, top).path
     if format == "exl3-layer-map":
         path.require_whole("a layer map")
         return f"{path}\n"
@@ -70,7 +70,7 @@ def path_of_rank(run: RunDirectory, rank: int, *, metric: Metric | None = None) 
         RequestError: the probes cannot tell the metric.
         RunError: no configuration has that rank.
     """
-    return _of_rank(read_findings(run, metric=metric), rank).path
+    return configuration_of_rank(read_findings(run, metric=metric), rank).path
 
 
 def merge_text(findings: Findings, path: LayerPath) -> str:
@@ -129,7 +129,21 @@ def _in_the_run(findings: Findings, path: LayerPath) -> Configuration:
     return found
 
 
-def _of_rank(findings: Findings, rank: int) -> Configuration:
+def _check(manifest: Manifest, format: str, path: LayerPath | None, top: int) -> None:
+    if format not in get_args(ExportFormat):
+        raise RequestError(f"format {format!r} is not known; there are: {', '.join(get_args(ExportFormat))}")
+    if top < 1:
+        raise RequestError(f"top is {top}; use 1 for the best configuration, 2 for the second, and so on")
+    if path is not None:
+        path.check_depth(manifest.depth)
+
+
+def configuration_of_rank(findings: Findings, rank: int) -> Configuration:
+    """Return the configuration of this rank over the probes; 1 is the best.
+
+    Raises:
+        RunError: none has it.
+    """
     ranked = findings.ranked()
     if rank <= len(ranked):
         return ranked[rank - 1]

@@ -37,6 +37,8 @@ SCALE = [
 ]
 GAIN, LOSS = "#0c906c", "#a3122a"
 GREY = "#6d727c"
+FRONT = "#d9a400"  # of what nothing beats
+GRID = "rgba(128,128,128,0.2)"
 
 
 # Interactions are neither gains nor losses: orange where two layers need each other, blue where one stands in.

@@ -24,7 +24,7 @@ from neuroscan_farm.statistics.confirm_split import held_out_samples
 from neuroscan_farm.statistics.effects import Assessment, Effect, assess
 from neuroscan_farm.statistics.multiplicity import Noise
 from neuroscan_farm.statistics.sample_matrix import SampleMatrix, sample_matrices
-from neuroscan_farm.store.additions import additions_of, read_whole
+from neuroscan_farm.store.additions import all_probes, read_whole
 from neuroscan_farm.store.run_directory import Manifest, RunDirectory
 
 CONDITIONS = (
@@ -53,9 +53,8 @@ class Findings:
     seconds: Mapping[str, float]  # forward passes on each probe, added up over the workers
     plan_complete: bool  # whether no further stage follows
     conditions: Mapping[str, tuple[str, ...]]  # the different values in the rows, by column of `CONDITIONS`
-    matrices: Mapping[str, SampleMatrix] = field(
-        default_factory=dict
-    )  # by probe, of what everything rests on
+    # by probe, of what everything rests on
+    matrices: Mapping[str, SampleMatrix] = field(default_factory=dict)
     noise: Mapping[str | None, Noise | None] = field(default_factory=dict)  # by view, on the ranking metric
     accuracy_noise: Mapping[str | None, Noise | None] = field(default_factory=dict)  # the same on `correct`
     audits: Mapping[str, ProbeAudit] = field(default_factory=dict)  # of the probes by themselves, by name
@@ -127,7 +126,7 @@ def read_findings(run: RunDirectory, *, metric: Metric | None = None) -> Finding
     baseline_task = next((task for task in tasks if task.is_baseline(depth)), None)
     baseline_id = baseline_task.task_id if baseline_task else None
     all_samples = sample_matrices(rows, SCORES)
-    asked = [probe for one in (run, *additions_of(run)) for probe in one.probes()]
+    asked = all_probes(run)
     held_out = held_out_samples(asked, request.confirm) if request.confirm is not None else None
     matrices = {
         probe: matrix if held_out is None else matrix.without(held_out[probe])

@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from neuroscan_farm.domain.measurements import Metric
-from neuroscan_farm.report.chance import LEVEL
+from neuroscan_farm.report.chance import stands_out
 from neuroscan_farm.report.circuits import Circuit
 from neuroscan_farm.report.configurations import Configuration
 from neuroscan_farm.report.figure_style import (
@@ -21,7 +21,7 @@ from neuroscan_farm.report.figure_style import (
     limit_of,
 )
 from neuroscan_farm.report.findings import Findings
-from neuroscan_farm.report.metric_text import ABSENT, METRIC_TEXT, number
+from neuroscan_farm.report.metric_text import METRIC_TEXT, p_text
 from neuroscan_farm.statistics.interactions import Interaction
 
 _WAITING, _FAILED = "#d5d8de", GREY
@@ -75,7 +75,7 @@ def interaction_map(findings: Findings, circuit: Circuit, *, probe: str | None) 
         for y, x in both:
             (decided if one.kind in _DECIDED else others)[y, x] = one.mean * text.scale
             rows[y][x] = row
-        if one.kind in _DECIDED and one.p_adjusted is not None and one.p_adjusted < LEVEL:
+        if one.kind in _DECIDED and stands_out(one):
             sure += both
     layers = list(range(depth))
     gap = 1 if depth <= 40 else 0
@@ -168,7 +168,7 @@ def _subtitle(circuit: Circuit, view: str | None) -> str:
 def _row(one: Interaction, metric: Metric) -> list[str]:
     text = METRIC_TEXT[metric]
     interval = (
-        f"(95 %: {text.change(one.low)} to {text.change(one.high)}) {text.unit}"
+        f"(95 %: {text.interval(one)}) {text.unit}"
         if one.low is not None
         else f"{text.unit} ({one.reason or 'no interval'})"
     )
@@ -176,8 +176,8 @@ def _row(one: Interaction, metric: Metric) -> list[str]:
         f"{one.layer_a} and {one.layer_b}",
         one.kind,
         f"{text.change(one.mean)} {interval}",
-        ABSENT if one.p_adjusted is None else number(one.p_adjusted, 4),
-        ABSENT if one.q is None else number(one.q, 4),
+        p_text(one.p_adjusted),
+        p_text(one.q),
         str(one.n),
         text.change(one.joint_loss),
         text.change(one.loss_a),

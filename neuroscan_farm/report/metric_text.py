@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from neuroscan_farm.domain.measurements import Metric
 from neuroscan_farm.statistics.effects import Effect
+from neuroscan_farm.statistics.interactions import Interaction
 
 ABSENT = "–"
 
@@ -33,11 +34,11 @@ class MetricText:
         shown = f"{value * self.scale:+.{self.decimals}f}"
         return shown if float(shown) else shown[1:]
 
-    def interval(self, effect: Effect | None) -> str:
-        """Write the 95 % interval of an effect, as in `-0.01 to +0.25`."""
-        if effect is None or effect.low is None or effect.high is None:
+    def interval(self, found: Effect | Interaction | None) -> str:
+        """Write the 95 % interval of an effect or an interaction, as in `-0.01 to +0.25`."""
+        if found is None or found.low is None or found.high is None:
             return ABSENT
-        return f"{self.change(effect.low)} to {self.change(effect.high)}"
+        return f"{self.change(found.low)} to {self.change(found.high)}"
 
 
 METRIC_TEXT: Mapping[Metric, MetricText] = {

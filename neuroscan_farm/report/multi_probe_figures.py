@@ -8,15 +8,22 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from neuroscan_farm.report.figure_style import GREY, SERIES, gains_in_view, layout_of, legend_below
+from neuroscan_farm.report.figure_style import (
+    FRONT,
+    GREY,
+    GRID,
+    SERIES,
+    gains_in_view,
+    layout_of,
+    legend_below,
+)
 from neuroscan_farm.report.findings import Findings
 from neuroscan_farm.report.metric_text import METRIC_TEXT
 from neuroscan_farm.report.multi_probe import MultiProbe, Standing
 
-_FRONT, _BALANCED = "#d9a400", "#c2588c"
+_BALANCED = "#c2588c"
 _MOST_LINES = 24  # of the front, in the parallel view
 _MOST_OTHERS = 150
-_GRID = "rgba(128,128,128,0.2)"
 _HEIGHT = 560
 
 
@@ -35,7 +42,7 @@ def probe_scatter(findings: Findings, seen: MultiProbe) -> go.Figure:
     ]
     marks: list[dict[str, Any]] = [
         {"size": 6, "color": SERIES[0], "opacity": 0.45},
-        {"size": 11, "symbol": "star", "color": _FRONT, "line": {"width": 1, "color": "#14171c"}},
+        {"size": 11, "symbol": "star", "color": FRONT, "line": {"width": 1, "color": "#14171c"}},
         {"size": 17, "symbol": "circle-open", "color": _BALANCED, "line": {"width": 2.5}},
         {"size": 11, "symbol": "square", "color": GREY},
     ]
@@ -45,7 +52,7 @@ def probe_scatter(findings: Findings, seen: MultiProbe) -> go.Figure:
             x=[s.effects[0] * text.scale for s in steps],
             y=[s.effects[1] * text.scale for s in steps],
             mode="lines",
-            line={"shape": "vh", "width": 1.5, "color": _FRONT},
+            line={"shape": "vh", "width": 1.5, "color": FRONT},
             hoverinfo="skip",
             showlegend=False,
             name="steps of the front",
@@ -66,7 +73,7 @@ def probe_scatter(findings: Findings, seen: MultiProbe) -> go.Figure:
     layout = layout_of(findings, probes[0], findings.metric, title=scatter_title(findings), view=_view(seen))
     layout["title"]["subtitle"]["text"] = escape(_counts(seen), quote=False)
     figure.update_layout(layout, height=_HEIGHT, legend=legend_below(_HEIGHT))
-    axis = {"zeroline": True, "zerolinecolor": GREY, "gridcolor": _GRID}
+    axis = {"zeroline": True, "zerolinecolor": GREY, "gridcolor": GRID}
     figure.update_xaxes(title=f"{probes[0]} ({text.unit})", **axis)
     figure.update_yaxes(title=f"{probes[1]} ({text.unit})", **axis)
     spans = [
@@ -135,11 +142,11 @@ def probe_lines(findings: Findings, seen: MultiProbe) -> go.Figure:
     )
     values = [effect * text.scale for s in drawn for effect in s.effects]
     figure.update_layout(layout, height=_HEIGHT, legend=legend_below(_HEIGHT) | {"font": {"size": 11}})
-    figure.update_xaxes(type="category", showgrid=True, gridcolor=_GRID)
+    figure.update_xaxes(type="category", showgrid=True, gridcolor=GRID)
     low, high = min([*values, 0.0]), max([*values, 0.0])
     pad = 0.25 * ((high - low) or 1.0)
     figure.update_yaxes(
-        title=text.label, range=[low - pad, high + pad], zeroline=True, zerolinecolor=GREY, gridcolor=_GRID
+        title=text.label, range=[low - pad, high + pad], zeroline=True, zerolinecolor=GREY, gridcolor=GRID
     )
     return figure
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from html import unescape
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -22,6 +21,7 @@ from neuroscan_farm.report.confirmation_text import confirmation_lines
 from neuroscan_farm.report.cost import controls_text, cost_text, has_costs
 from neuroscan_farm.report.cross_probe import CrossProbe, cross_probe, cross_text
 from neuroscan_farm.report.failures import FailureGroup
+from neuroscan_farm.report.figure_json import figure_data
 from neuroscan_farm.report.figure_style import FIGURE_CONFIG, Drawn
 from neuroscan_farm.report.figures import figures, probe_figures
 from neuroscan_farm.report.findings import Findings
@@ -70,15 +70,15 @@ def page_html(
         manifest=findings.manifest,
         written=written,
         progress=progress_text(findings),
-        share=findings.n_measured / findings.n_planned if findings.n_planned else 0.0,
+        share=findings.share,
         notices=notices(findings),
         text=text,
         views=[findings.view_name(view) for view in findings.views],
-        baseline=_baseline_rows(findings),
-        best=[_best_row(c, findings) for c in best],
+        baseline=baseline_rows(findings),
+        best=[best_row(c, findings) for c in best],
         no_gain=bool(best) and best[0].results[None].effects[findings.metric].mean <= 0,
         merges=[(c.results[None].rank, c.label, content) for c, content in merges],
-        noise=_sentence(noise_text(seen)),
+        noise=sentence(noise_text(seen)),
         blocks=any(c.block is not None for c in findings.configurations),
         chance=chance_text(seen),
         confirmation=confirmation_lines(findings),
@@ -92,11 +92,13 @@ def page_html(
     )
 
 
-def _sentence(text: str | None) -> str | None:
+def sentence(text: str | None) -> str | None:
+    """A remark as a sentence."""
     return None if text is None else f"{text[:1].upper()}{text[1:]}."
 
 
-def _baseline_rows(findings: Findings) -> list[dict[str, str]]:
+def baseline_rows(findings: Findings) -> list[dict[str, str]]:
+    """The untouched model's scores on each view, as people read them; none while it is not measured."""
     if findings.baseline is None or not findings.has_baseline:
         return []
     return [
@@ -115,7 +117,8 @@ def _baseline_rows(findings: Findings) -> list[dict[str, str]]:
     ]
 
 
-def _best_row(c: Configuration, findings: Findings) -> dict[str, Any]:
+def best_row(c: Configuration, findings: Findings) -> dict[str, Any]:
+    """A configuration with a rank, as the table of the best shows it."""
     text, result = METRIC_TEXT[findings.metric], c.results[None]
     effect, accuracy = result.effects[findings.metric], result.effects.get(Metric.CORRECT)
     return {
@@ -150,7 +153,7 @@ def _pairs(findings: Findings, circuit: Circuit | None) -> dict[str, Any] | None
                 "layers": f"{one.layer_a} and {one.layer_b}",
                 "kind": one.kind,
                 "interaction": text.change(one.mean),
-                "interval": f"{text.change(one.low)} to {text.change(one.high)}",
+                "interval": text.interval(one),
                 "p_adjusted": p_text(one.p_adjusted),
                 "q": p_text(one.q),
                 "joint": text.change(one.joint_loss),
@@ -239,19 +242,11 @@ def _page_data(
 
 
 def _figure_data(drawn: Drawn, pool: list[str]) -> dict[str, Any]:
-    content = json.loads(drawn.figure.to_json())
+    content = figure_data(drawn)
     for trace in content["data"]:
         if "customdata" in trace:
             trace["customdata"] = _pooled(pool, json.dumps(trace["customdata"], ensure_ascii=False))
-    title = content["layout"].pop("title")
-    return {
-        "name": drawn.name,
-        "title": drawn.title,
-        "subtitle": unescape(title["subtitle"]["text"]),
-        "square": drawn.square,
-        "wide": drawn.wide,
-        **content,
-    }
+    return content
 
 
 def _pooled(pool: list[str], item: str) -> int:

@@ -32,13 +32,25 @@ def with_ranks(
         rankable = []
         for place, configuration in enumerate(configurations):
             result = configuration.results[view]
-            why = _why_unranked(result, base, metric)
+            why = _unmeasured(configuration, baseline, probes) if view is None else None
+            why = why or _why_unranked(result, base, metric)
             results[place][view] = replace(result, unranked=why)
             if why is None:
                 rankable.append((-result.effects[metric].mean, configuration.path.steps, place))
         for rank, (_, _, place) in enumerate(sorted(rankable), start=1):
             results[place][view] = replace(results[place][view], rank=rank)
     return tuple(replace(c, results=mine) for c, mine in zip(configurations, results, strict=True))
+
+
+def _unmeasured(
+    configuration: Configuration, baseline: Configuration | None, probes: Sequence[str]
+) -> str | None:
+    """Say which of several probes keeps a configuration from a mean over them all; one may have been added later."""
+    for one, who in ((configuration, ""), (baseline, "the baseline is ")):
+        waiting = [probe for probe in probes if one is not None and not one.results[probe].outcomes]
+        if 0 < len(waiting) < len(probes):
+            return f"{who}not measured on {', '.join(waiting)} yet"
+    return None
 
 
 def _why_unranked(result: ProbeResult, baseline: ProbeResult | None, metric: Metric) -> str | None:

@@ -2,7 +2,8 @@
 
 `score` is the mean expected answer value and `delta` its change, as there; `top_configs` are ordered by the
 request's metric, and `ranked_by` says so. What those fields cannot say stands in our own: paths that are no
-plain (i, j) duplication in `other_results`, configurations with failed samples in `failed`.
+plain (i, j) duplication in `other_results`, as lists of steps (see `domain/paths.py`), configurations with failed samples
+in `failed`.
 """
 
 from __future__ import annotations

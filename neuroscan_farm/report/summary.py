@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -146,12 +147,8 @@ def summary_text(
         if noise is not None:
             lines += textwrap.wrap(noise, _WIDTH)
         lines += ["", *textwrap.wrap(chance_text(seen), _WIDTH)]
-        for line in confirmation_lines(findings):
-            lines += (
-                ["", *textwrap.wrap(line, _WIDTH)]
-                if line.startswith("Every")
-                else textwrap.wrap(line, _WIDTH)
-            )
+        confirmed = [textwrap.wrap(line, _WIDTH) for line in confirmation_lines(findings)]
+        lines += ["", *itertools.chain.from_iterable(confirmed)] if confirmed else []
     for remark in remarks:
         lines += ["", *textwrap.wrap(remark, _WIDTH)]
     if failures:

@@ -48,7 +48,7 @@ def table_csv(findings: Findings, *, only: Sequence[Configuration] | None = None
 
 
 def table_json(findings: Findings, *, only: Sequence[Configuration] | None = None) -> dict[str, Any]:
-    """Return the records with what they rest on; each record's layers are also a list."""
+    """Return the records with what they rest on; each record's path is also a list of its steps, under `layers`."""
     layers = {c.task_id: list(c.path) for c in findings.configurations}
     if findings.baseline:
         layers[findings.baseline.task_id] = list(findings.baseline.path)

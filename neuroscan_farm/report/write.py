@@ -21,6 +21,7 @@ from neuroscan_farm.report.multi_probe import multi_probe, multi_probe_json, mul
 from neuroscan_farm.report.results_json import results_files
 from neuroscan_farm.report.summary import summary_dict, summary_text
 from neuroscan_farm.report.tables import table_csv
+from neuroscan_farm.store.additions import with_additions
 from neuroscan_farm.store.run_directory import RunDirectory
 
 __all__ = ["ReportFiles", "export", "write_report"]
@@ -67,11 +68,11 @@ def write_report(run: RunDirectory, *, metric: Metric | None = None, top_k: int 
     from neuroscan_farm.report.page import page_html
 
     findings = read_findings(run, metric=metric)
-    failures = failure_groups(findings, run.attempts.all())
+    attempts = [attempt for one in with_additions(run) for attempt in one.attempts.all()]
+    failures = failure_groups(findings, attempts)
     best = findings.ranked()[: min(_MERGE_FILES, top_k)]
-    merges = [
-        (c, merge_text(findings, c.path)) for c in best if c.path.whole
-    ]  # half a layer cannot be merged
+    # Half a layer cannot be merged.
+    merges = [(c, merge_text(findings, c.path)) for c in best if c.path.whole]
     circuit = circuit_of(findings)
     remarks = _remarks(findings, circuit)
     summary = summary_text(findings, failures=failures, top_k=top_k, remarks=remarks)

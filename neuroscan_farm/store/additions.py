@@ -60,6 +60,11 @@ def additions_of(run: RunDirectory) -> list[RunDirectory]:
     return sorted(found, key=lambda addition: (addition.manifest.created, addition.manifest.run_id))
 
 
+def with_additions(run: RunDirectory) -> list[RunDirectory]:
+    """Return a run and its additions, as `additions_of` does."""
+    return [run, *additions_of(run)]
+
+
 def all_probes(run: RunDirectory) -> tuple[Probe, ...]:
     """Return the probes of a run and of its additions.
 
@@ -67,7 +72,7 @@ def all_probes(run: RunDirectory) -> tuple[Probe, ...]:
         ProbeError: a probe is missing or damaged.
         RunError: a probe was changed since, or an addition is damaged.
     """
-    return tuple(probe for one in (run, *additions_of(run)) for probe in one.probes())
+    return tuple(probe for one in with_additions(run) for probe in one.probes())
 
 
 def read_whole(run: RunDirectory, columns: Sequence[str]) -> Whole:

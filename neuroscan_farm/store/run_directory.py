@@ -69,9 +69,8 @@ class Manifest:
     versions: Mapping[str, str]  # of this program and the libraries that matter, on the coordinator
     schema_version: int = MANIFEST_VERSION
     layer_parameters: tuple[int, ...] | None = None  # of each layer; None where the weight files do not tell
-    layer_kv_bytes: tuple[int, ...] | None = (
-        None  # bytes of a token in the key-value cache of each layer; None as above
-    )
+    # bytes of a token in the key-value cache of each layer; None as above
+    layer_kv_bytes: tuple[int, ...] | None = None
 
 
 class RunDirectory:
@@ -225,9 +224,10 @@ class RunDirectory:
         return tuple(probes)
 
     def needs_similarity(self) -> bool:
-        """Whether the worker that measures the baseline writes `similarity` too."""
+        """Whether the worker that measures the baseline writes `similarity` too: a further stage will look at it."""
         request = self.request()
-        return get_analysis(request.analysis).needs_similarity(request.parameters)
+        asked = get_analysis(request.analysis).needs_similarity(request.parameters)
+        return asked and not self.plan_complete()
 
     def shards(self) -> list[Shard]:
         """The plan's shards, in the order in which they are sent.

@@ -192,15 +192,20 @@ def test_what_similarity_raises_is_passed_on() -> None:
     def missing() -> Matrix:
         raise RunError("similarity.json: no such file")
 
+    tasks = expand(4, strategy="thorough")
     with pytest.raises(RunError, match=r"similarity\.json"):
         CIRCUITS.next_stage(
             CircuitsParameters(strategy="thorough"),
             depth=4,
             probe_digests=["d"],
-            tasks=expand(4, strategy="thorough"),
-            effects={},
+            tasks=tasks,
+            effects=effects_of(tasks, 4, {1: 1.0}),
             similarity=missing,
         )
+
+
+def test_where_the_baseline_failed_no_pair_is_chosen_and_its_similarity_is_not_asked_for() -> None:
+    assert next_stage(4, expand(4, strategy="thorough"), {}, strategy="thorough") == []
 
 
 @pytest.mark.parametrize("strategy", ["fast", "thorough", "exhaustive"])

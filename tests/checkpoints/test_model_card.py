@@ -47,3 +47,11 @@ def test_a_path_that_was_not_measured_claims_nothing(tmp_path: Path) -> None:
 def test_the_untouched_order_is_called_so(tmp_path: Path) -> None:
     card, _ = card_of(tmp_path / "run", path="0..5")
     assert "untouched order of layers" in card
+
+
+def test_what_the_samples_held_out_say_stands_beside_what_chose(tmp_path: Path) -> None:
+    card, _ = card_of(tmp_path / "run", confirm=0.5)
+    (line,) = [line for line in card.splitlines() if line.startswith("- on 12 samples held out")]
+    assert "on the samples that chose it: " in line
+    assert line.endswith((" % of it is gone", " %", "none of the gain is left"))
+    assert "No samples were held out" not in card

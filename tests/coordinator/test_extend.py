@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from neuroscan_farm.coordinator.extend import plan_addition
-from neuroscan_farm.coordinator.overview import runs_in
+from neuroscan_farm.coordinator.overview import find_run, runs_in
 from neuroscan_farm.coordinator.prepare import prepare
 from neuroscan_farm.errors import ModelError, ProbeError, RequestError, RunError
 from neuroscan_farm.report.findings import read_findings
 from neuroscan_farm.report.summary import notices
+from neuroscan_farm.report.write import write_report
 from neuroscan_farm.store.additions import additions_of, first_of, place_of_addition
+from neuroscan_farm.store.attempts import Attempt
 from neuroscan_farm.store.run_directory import RunDirectory
 from tests.paper_models import finish, paper_model, paper_plan, paper_probe
 
@@ -64,6 +66,8 @@ def test_findings_hold_the_probes_of_the_run_and_of_its_additions(run: RunDirect
     waiting = read_findings(run)
     assert waiting.probes == ("sums", "differences")
     assert [note for note in notices(waiting) if "differences" in note and "resume" in note]
+    assert {c.results[None].unranked for c in waiting.configurations} == {"not measured on differences yet"}
+    assert all(c.results["sums"].rank is not None for c in waiting.configurations)
     finish(addition)
     findings = read_findings(run)
     assert findings.probes == ("sums", "differences")
@@ -136,3 +140,44 @@ def test_the_same_output_with_one_probe_more_says_how_to_add_it(
     with pytest.raises(RunError) as refused:
         prepare(other, run.location, executor="local")
     assert "extend" not in str(refused.value)
+
+
+def test_the_beginning_of_an_id_means_the_run_and_not_what_was_added_to_it(
+    run: RunDirectory, tmp_path: Path
+) -> None:
+    addition = _add(run, _differences(tmp_path))
+    beginning = run.manifest.run_id.rpartition("-")[0]
+    assert addition.manifest.run_id.startswith(beginning)
+    assert find_run(beginning, tmp_path / "runs").location == run.location
+    assert find_run(addition.manifest.run_id, tmp_path / "runs").location == addition.location
+
+
+def test_no_similarity_is_measured_where_no_stage_will_ask_for_it(model: Path, tmp_path: Path) -> None:
+    plan = paper_plan(
+        model, paper_probe(tmp_path / "sums.json"), analysis="circuits", parameters={"strategy": "thorough"}
+    )
+    run = prepare(plan, tmp_path / "pairs", executor="local")
+    assert run.needs_similarity()
+    run.write_plan(run.shards(), complete=True)
+    assert not run.needs_similarity()
+    assert not _add(run, _differences(tmp_path)).needs_similarity()
+
+
+def test_probes_are_added_to_a_run_in_an_object_store(bucket: str, model: Path, tmp_path: Path) -> None:
+    run = prepare(paper_plan(model, paper_probe(tmp_path / "sums.json")), f"{bucket}/first", executor="local")
+    finish(run)
+    assert read_findings(run).probes == ("sums",)
+    addition = _add(run, _differences(tmp_path))
+    assert first_of(addition).location == run.location
+    finish(addition)
+    assert read_findings(run).probes == ("sums", "differences")
+    assert [found.location for found in runs_in(bucket)] == [run.location, addition.location]
+
+
+def test_what_went_wrong_in_an_addition_is_in_the_report(run: RunDirectory, tmp_path: Path) -> None:
+    finish(run)
+    addition = _add(run, _differences(tmp_path))
+    shard_id = addition.shards()[0].shard_id
+    ended = "2026-11-20T08:00:00+00:00"
+    addition.attempts.record(Attempt(shard_id, 1, "died", None, "w", "killed by signal 9", ended))
+    assert "died: killed by signal 9" in write_report(run).summary

@@ -200,3 +200,15 @@ def test_the_report_of_a_circuits_run_holds_its_files_and_its_words(make_run: Ma
 
 def test_a_run_without_pairs_has_no_circuit(make_run: MakeRun) -> None:
     assert circuit_of(read_findings(make_run(analysis="ablation", behaviour=losing()))) is None
+
+
+def test_where_one_of_three_probes_has_no_rows_there_is_no_mean_over_the_probes(make_run: MakeRun) -> None:
+    def behaviour(probe: str, task: Task, sample: int, random: np.random.Generator) -> tuple[float, Outcome]:
+        value, _ = losing()(probe, task, sample, random)
+        return value, Outcome.ERROR if probe == "eq" else Outcome.OK
+
+    circuit = circuit_of(
+        read_findings(circuits(make_run, probes=("math", "json", "eq"), behaviour=behaviour))
+    )
+    counts = {view: len(found) for view, found in circuit.interactions.items()}
+    assert counts == {None: 0, "math": len(PAIRS), "json": len(PAIRS), "eq": 0}

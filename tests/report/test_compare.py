@@ -130,3 +130,11 @@ def test_the_data_holds_every_matched_configuration(make_run: MakeRun) -> None:
     assert first["rank"] == 1
     assert first["path"] == second["path"]
     assert first["effect_low"] < first["effect"] < first["effect_high"]
+
+
+def test_runs_that_hold_out_other_samples_say_so(make_run: MakeRun) -> None:
+    seen = compare_runs(*two(make_run, {"n_samples": 16}, {"n_samples": 16, "confirm": 0.5}))
+    assert "different shares of the samples (none and 0.5)" in comparison_text(seen)
+    assert [run["held_out"] for run in comparison_dict(seen)["runs"]] == [None, 0.5]
+    same = compare_runs(*two(make_run, {}, {}))
+    assert "hold out" not in comparison_text(same)

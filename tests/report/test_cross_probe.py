@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from neuroscan_farm.domain.measurements import Metric
+from neuroscan_farm.domain.measurements import Metric, Outcome
+from neuroscan_farm.domain.tasks import Task
 from neuroscan_farm.report.cross_probe import cross_probe, cross_probe_json, cross_text
 from neuroscan_farm.report.cross_probe_figures import correlation_figure, profiles_figure
 from neuroscan_farm.report.figures import probe_figures
@@ -119,3 +120,30 @@ def test_of_two_probes_the_correlation_is_a_sentence_and_of_three_a_picture(make
     (cells,) = correlation_figure(three, seen).data
     assert cells.text[0][0] == "1.00"
     assert cells.z[0][1] == pytest.approx(seen.rank_correlation[0][1])
+
+
+def test_a_probe_without_rows_makes_no_layer_specific_to_the_others(make_run: MakeRun) -> None:
+    def failing(*names: str):  # type: ignore[no-untyped-def]
+        measured = losing(FLAT, {}, noise=0.001, other=OTHER)
+
+        def behaviour(
+            probe: str, task: Task, sample: int, random: np.random.Generator
+        ) -> tuple[float, Outcome]:
+            value, _ = measured(probe, task, sample, random)
+            return value, Outcome.ERROR if probe in names else Outcome.OK
+
+        return behaviour
+
+    findings = read_findings(run_of(make_run, behaviour=failing("json")))
+    seen = cross_probe(findings)
+    assert (seen.universal, seen.specific) == ((), {})
+    assert "known on 1 of 2 probes, so there is nothing to compare yet" in cross_text(seen, findings)
+    three = read_findings(run_of(make_run, probes=("math", "json", "eq"), behaviour=failing("eq")))
+    seen = cross_probe(three)
+    assert seen.universal == (0, 3, 4, 8)
+    assert "on all of math, json)" in cross_text(seen, three)
+
+
+def test_two_layers_have_no_correlation(make_run: MakeRun) -> None:
+    content = cross_probe_json(read_findings(run_of(make_run, parameters={"layers": "0,1"})))
+    assert content["correlation_matrix"] == [[1.0, None], [None, 1.0]]

@@ -32,9 +32,8 @@ class Lane(Protocol):
 
     name: str  # as rows record it
     mixes_lengths: bool  # whether prompts of several lengths can share a unit
-    components: (
-        Components | None
-    )  # what is proven of the layers' components; None before, and no step may name one
+    # what is proven of the layers' components; None before, and no step may name one
+    components: Components | None
 
     def inputs(self, *prompts: torch.Tensor) -> Inputs:
         """Prepare prompts, [samples, tokens] of each length, on the device of the embedding."""

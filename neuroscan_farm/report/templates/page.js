@@ -1,4 +1,3 @@
-"use strict";
 (() => {
   const page = JSON.parse(document.getElementById("data").textContent);
   const box = document.getElementById("figures"), across = document.getElementById("across");
@@ -12,7 +11,6 @@
   // adjusted p, q, accuracy change, log-odds, accuracy, expected value, coverage, entropy, samples, remark.
   const decimals = [0, null, null, 0, changeDigits, changeDigits, changeDigits, 4, 4, 1, 3, 1, 3, 1, 3, 0, null];
   const signed = new Set([4, 5, 6, 9]);
-  // A finger scrolls the page and does not draw a zoom box; the buttons over a figure still zoom.
   const touch = matchMedia("(pointer: coarse)");
   let view = 0, column = 0, ascending = true, all = false;
 
@@ -23,29 +21,16 @@
     const plots = [];
     // All frames first: a figure takes its width from the grid, which depends on how many there are.
     for (const figure of figures) {
-      const frame = document.createElement("figure");
-      const title = document.createElement("h3"), subtitle = document.createElement("p"), plot = document.createElement("div");
-      title.textContent = figure.title;
-      subtitle.textContent = figure.subtitle;
-      plot.className = "plot";
-      if (figure.wide) frame.className = "wide";
-      frame.append(title, subtitle, plot);
+      const { frame, plot } = framed(figure);
       box.append(frame);
       plots.push([figure, plot]);
     }
     for (const [figure, plot] of plots) {
-      // A grid is square: on a narrow page it needs less height.
-      const square = Math.max(340, Math.min(figure.layout.height + 80, plot.clientWidth - 56));
-      const height = figure.square ? square : figure.layout.height;
-      plot.style.height = height + "px";
-      const data = figure.data.map(
-        (trace) => "customdata" in trace ? { ...trace, customdata: page.pool[trace.customdata] } : { ...trace });
-      const layout = {
-        ...figure.layout, height, paper_bgcolor: "rgba(0,0,0,0)", font: { ...figure.layout.font, color: soft },
-        margin: { ...figure.layout.margin, t: figure.layout.updatemenus ? 70 : 34 }, modebar: { bgcolor: "rgba(0,0,0,0)" },
-      };
-      if (touch.matches) layout.dragmode = false;
-      Plotly.newPlot(plot, data, structuredClone(layout), page.config);
+      const pooled = figure.data.map(
+        (trace) => "customdata" in trace ? { ...trace, customdata: page.pool[trace.customdata] } : trace);
+      const fit = { colour: soft, still: touch.matches, dark: dark.matches };
+      const { data, layout } = fitted({ ...figure, data: pooled }, plot, fit);
+      Plotly.newPlot(plot, data, layout, page.config);
     }
   }
 
