@@ -22,6 +22,7 @@ from options import Options
 from results import Measured
 from scipy.special import ndtr, ndtri, stdtrit
 
+from neuroscan_farm.analyses.circuits import around
 from neuroscan_farm.statistics.bootstrap import RESAMPLES, bounded_intervals, studentised_intervals
 from neuroscan_farm.statistics.estimates import estimates
 from neuroscan_farm.statistics.multiplicity import FLIPS, best_under_noise, p_values
@@ -141,6 +142,7 @@ def _nulls() -> Iterator[tuple[str, Callable[[np.random.Generator], list[Table]]
     yield "answers", lambda r: [_null(r, lambda *s: (r.random(s) < 0.7).astype(float), alike=0.0)]
     yield "lopsided, beyond the null", lambda r: [r.exponential(size=(100, 16)) - 1.0]
     yield "lopsided, 64 samples", lambda r: [r.exponential(size=(100, 64)) - 1.0]
+    yield "pairs that circuits chose", _chosen_pairs
     yield "8 samples", lambda r: [_null(r, lambda *s: r.normal(size=s), n=8)]
     yield (
         "two probes",
@@ -163,12 +165,23 @@ def _null(
     return draw(tried, n) - draw(n) + neighbours
 
 
+def _chosen_pairs(random: np.random.Generator) -> list[Table]:
+    """Interactions of the pairs that `circuits --strategy fast` tries in a model where no layer does anything."""
+    baseline = random.normal(size=16)
+    losses = baseline - random.normal(size=(32, 16))
+    top = np.argsort(-np.sqrt((losses**2).mean(axis=1)))[:12]  # as `statistics.effects.effect_sizes` has it
+    pairs = sorted(around(top.tolist(), range(32)))
+    joint = baseline - random.normal(size=(len(pairs), 16))
+    return [joint - np.array([losses[a] + losses[b] for a, b in pairs])]
+
+
 def _error(make: Callable[[np.random.Generator], list[Table]], *, runs: int, seed: int) -> dict[str, Any]:
     """How often any of 100 null configurations stands out; and how often a planted one is found."""
     random = np.random.default_rng(seed)
-    wrong = found = uncorrected = 0
+    wrong = found = uncorrected = tried = 0
     for _ in range(runs):
         parts = make(random)
+        tried += len(parts[0])
         p = p_values(parts, flips=512)
         wrong += bool(p.p_adjusted.min() < LEVEL)
         uncorrected += bool(p.p.min() < LEVEL)
@@ -180,7 +193,7 @@ def _error(make: Callable[[np.random.Generator], list[Table]], *, runs: int, see
     allowed = LEVEL + 2 * math.sqrt(LEVEL * (1 - LEVEL) / runs)
     return {
         "runs": runs,
-        "configurations": 100,
+        "configurations": round(tried / runs),
         "family_wise_error_percent": round(100 * wrong / runs, 1),
         "allowed_percent": round(100 * allowed, 1),
         "without_correction_percent": round(100 * uncorrected / runs, 1),

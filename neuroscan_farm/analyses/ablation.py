@@ -116,6 +116,7 @@ class Ablation:
         probe_digests: Sequence[str],  # noqa: ARG002
         tasks: Sequence[Task],  # noqa: ARG002
         effects: Mapping[str, float],  # noqa: ARG002
+        sizes: Mapping[str, float],  # noqa: ARG002
         similarity: Callable[[], Similarity],  # noqa: ARG002
     ) -> list[Task]:
         """See `Analysis.next_stage`: there is none."""

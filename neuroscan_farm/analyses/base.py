@@ -48,6 +48,7 @@ class Analysis(Protocol):
         probe_digests: Sequence[str],
         tasks: Sequence[Task],
         effects: Mapping[str, float],
+        sizes: Mapping[str, float],
         similarity: Callable[[], Similarity],
     ) -> list[Task]:
         """Return the tasks that follow once all of `tasks` are finished; none when the plan is complete.
@@ -58,6 +59,8 @@ class Analysis(Protocol):
             probe_digests: of the run's probes.
             tasks: what the plan holds so far, of all stages.
             effects: the mean effect by task id, on the request's metric; tasks that failed are absent.
+            sizes: how far each task moves a sample's score, either way, on that metric. What is to be tested on the same
+                samples must be chosen by these, not by `effects`: they do not favour what stands out by chance.
             similarity: reads the similarity of layers; called only by an analysis whose `needs_similarity` holds. What
                 it raises is passed on.
         """

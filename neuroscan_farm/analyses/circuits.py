@@ -2,7 +2,8 @@
 
 Single layers are left out, then pairs of them. The interaction of a pair is what is lost with both gone, beyond the sum
 of what is lost with each gone alone. Which pairs are tried (the best layers, their neighbours, layers whose residual
-streams are alike, or all of them) follows neuro-scan.
+streams are alike, or all of them) follows neuro-scan, but for what makes a layer one of the best: the root mean square of
+its changes and not the size of their mean, because the pairs are tested on the same samples (`Analysis.next_stage`).
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ class CircuitsParameters(Parameters):
         "exhaustive, all pairs",
     )
     top_layers: int = Field(
-        10, ge=0, description="how many layers count as the top: those whose absence changes most, either way"
+        10,
+        ge=0,
+        description="how many layers count as the top: those whose absence moves a sample's score most, either way",
     )
     similarity: float = Field(
         0.95, ge=-1, le=1, description="cosine above which thorough takes two layers for similar"
@@ -78,7 +81,7 @@ class Circuits:
 
     name = "circuits"
     summary = "leave out pairs of layers: which do together what neither does alone, and which do the same?"
-    further = "pairs around the layers whose absence changes most"
+    further = "pairs around the layers whose absence moves scores most"
     parameters = CircuitsParameters
 
     def expand(self, parameters: Parameters, *, depth: int, probe_digests: Sequence[str]) -> list[Task]:
@@ -119,7 +122,8 @@ class Circuits:
         depth: int,
         probe_digests: Sequence[str],
         tasks: Sequence[Task],
-        effects: Mapping[str, float],
+        effects: Mapping[str, float],  # noqa: ARG002
+        sizes: Mapping[str, float],
         similarity: Callable[[], Similarity],
     ) -> list[Task]:
         """Return the pairs that the single layers, and their similarity, point at; see `Analysis.next_stage`."""
@@ -129,12 +133,12 @@ class Circuits:
         layers = layers_between(skip_early=parameters.skip_early, skip_late=parameters.skip_late, depth=depth)
         by_path = {task.path: task.task_id for task in tasks}
         found = {
-            layer: effects[task_id]
+            layer: sizes[task_id]
             for layer in layers
-            if (task_id := by_path.get(path_without([layer], depth))) in effects and task_id is not None
+            if (task_id := by_path.get(path_without([layer], depth))) in sizes and task_id is not None
         }
         # Ties are broken by the layer, so that a resumed run goes on with the same pairs.
-        top = sorted(found, key=lambda layer: (-abs(found[layer]), layer))[: parameters.top_layers]
+        top = sorted(found, key=lambda layer: (-found[layer], layer))[: parameters.top_layers]
         pairs = around(top, layers)
         if found and self.needs_similarity(parameters):  # without a baseline nothing is found, nor alike
             pairs |= alike(similarity(), layers, parameters.similarity)

@@ -109,6 +109,7 @@ class Duplication:
         probe_digests: Sequence[str],
         tasks: Sequence[Task],
         effects: Mapping[str, float],
+        sizes: Mapping[str, float],  # noqa: ARG002
         similarity: Callable[[], Similarity],  # noqa: ARG002
     ) -> list[Task]:
         """Return the refinement of sparse-first: the neighbours of the best coarse blocks; see `Analysis`."""

@@ -125,7 +125,7 @@ def _flags(
     top_layers: Annotated[
         int | None,
         typer.Option(
-            help="Circuits: how many layers, by what their absence changes, make pairs; default is 10.",
+            help="Circuits: how many layers, by how far their absence moves scores, make pairs; default is 10.",
             rich_help_panel=_LAYERS,
         ),
     ] = None,

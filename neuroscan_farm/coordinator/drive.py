@@ -28,7 +28,7 @@ from neuroscan_farm.logs import log_context
 from neuroscan_farm.planning import sizing
 from neuroscan_farm.planning.packing import pack, recut
 from neuroscan_farm.statistics.confirm_split import held_out_samples
-from neuroscan_farm.statistics.effects import mean_effects
+from neuroscan_farm.statistics.effects import effect_sizes, mean_effects
 from neuroscan_farm.store.attempts import Attempt, deaths_while_loading, refusal_of
 from neuroscan_farm.store.control import Control
 from neuroscan_farm.store.run_directory import RunDirectory
@@ -230,17 +230,15 @@ class Driver:
         tasks: list[Task] = [task for shard in self._seen.shards for task in shard.tasks]
         baseline = next(task for task in tasks if task.is_baseline(manifest.depth))
         share = self.request.confirm
+        held_out = None if share is None else held_out_samples(self.run.probes(), share)
+        rows, baseline_id, metric = self.run.parts.read(), baseline.task_id, self.request.metric
         new = get_analysis(self.request.analysis).next_stage(
             self.request.parameters,
             depth=manifest.depth,
             probe_digests=list(manifest.probes.values()),
             tasks=tasks,
-            effects=mean_effects(
-                self.run.parts.read(),
-                metric=self.request.metric,
-                baseline_id=baseline.task_id,
-                held_out=None if share is None else held_out_samples(self.run.probes(), share),
-            ),
+            effects=mean_effects(rows, metric=metric, baseline_id=baseline_id, held_out=held_out),
+            sizes=effect_sizes(rows, metric=metric, baseline_id=baseline_id, held_out=held_out),
             similarity=self.run.similarity.read,
         )
         shards = pack(new, most=self.request.shard_size or sizing.FIRST_SHARD_TASKS)

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from neuroscan_farm.domain.measurements import Metric
-from neuroscan_farm.report.ablated import ablated_of
 from neuroscan_farm.report.ablation import endings, singles_of
 from neuroscan_farm.report.chance import stands_out
 from neuroscan_farm.report.configurations import Configuration
 from neuroscan_farm.report.findings import Findings
+from neuroscan_farm.report.left_out import left_out_by
 from neuroscan_farm.report.metric_text import METRIC_TEXT
 from neuroscan_farm.statistics.interactions import Interaction, interactions
 
@@ -56,7 +56,7 @@ def pairs_of(findings: Findings) -> dict[Pair, Configuration]:
     depth, singles = findings.manifest.depth, singles_of(findings)
     found: dict[Pair, Configuration] = {}
     for c in findings.configurations:
-        gone = ablated_of(c.path, depth)
+        gone = left_out_by(c.path, depth)
         if gone is not None and len(gone) == 2 and all(one in singles for one in gone):
             a, b = gone
             if a.component == b.component == "layer":
@@ -80,8 +80,8 @@ def circuit_of(findings: Findings, *, metric: Metric | None = None) -> Circuit |
             findings.matrices,
             metric=metric,
             baseline_id=findings.baseline.task_id,
-            singles={layer: c.task_id for layer, c in singles.items() if c.is_measured},
-            pairs={pair: c.task_id for pair, c in pairs.items() if c.is_measured},
+            singles={layer: c.task_id for layer, c in singles.items() if c.is_begun},
+            pairs={pair: c.task_id for pair, c in pairs.items() if c.is_begun},
         )
         # The mean is over all probes or not there: one that was added and has no rows yet has no matrix either.
         views = {

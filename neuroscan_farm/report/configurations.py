@@ -69,8 +69,13 @@ class Configuration:
 
     @property
     def is_measured(self) -> bool:
-        """Whether rows of this task are there, be they ok or not."""
+        """Whether rows of this task are there on every probe, be they ok or not."""
         return bool(self.results[None].outcomes)
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether rows of this task are there on some probe: of a run to which a probe was added, not yet on all."""
+        return any(result.outcomes for result in self.results.values())
 
     @property
     def label(self) -> str:

@@ -175,9 +175,9 @@ def layer_ticks(depth: int) -> list[int]:
 
 def _baseline_text(findings: Findings, probe: str | None, metric: Metric) -> str:
     done = ""
-    if findings.n_measured != findings.n_planned:
-        done = f" · {findings.n_measured} of {findings.n_planned} tasks measured so far"
-    if not findings.has_baseline or findings.baseline is None:
+    if (measured := findings.n_measured_on(probe)) != findings.n_planned:
+        done = f" · {measured} of {findings.n_planned} tasks measured so far"
+    if findings.baseline is None or not findings.baseline.results[probe].outcomes:
         return f"The baseline is not measured yet, so there are no changes against it{done}"
     value = findings.baseline.results[probe].means[metric.value]
     shown = percent(value) if metric is Metric.CORRECT else number(value)

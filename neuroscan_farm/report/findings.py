@@ -5,20 +5,21 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from neuroscan_farm.domain.costs import cost_of
 from neuroscan_farm.domain.measurements import Metric, Outcome
+from neuroscan_farm.domain.probes import Probe
 from neuroscan_farm.domain.requests import AnalysisRequest
 from neuroscan_farm.domain.tasks import Task
 from neuroscan_farm.errors import RequestError
 from neuroscan_farm.probes.audit import ProbeAudit, audit_probe
-from neuroscan_farm.report.ablated import ablated_of, without_text
 from neuroscan_farm.report.configurations import SCORES, Configuration, ProbeResult, single_block
 from neuroscan_farm.report.confirmation import Confirmation, confirm
+from neuroscan_farm.report.left_out import left_out_by, without_text
 from neuroscan_farm.report.ranking import with_ranks, without_rank
 from neuroscan_farm.statistics.confirm_split import held_out_samples
 from neuroscan_farm.statistics.effects import Assessment, Effect, assess
@@ -58,6 +59,8 @@ class Findings:
     noise: Mapping[str | None, Noise | None] = field(default_factory=dict)  # by view, on the ranking metric
     accuracy_noise: Mapping[str | None, Noise | None] = field(default_factory=dict)  # the same on `correct`
     audits: Mapping[str, ProbeAudit] = field(default_factory=dict)  # of the probes by themselves, by name
+    # the same of the samples that the scores rest on: without those that are held out
+    audits_of_scored: Mapping[str, ProbeAudit] = field(default_factory=dict)
     confirmation: Confirmation | None = None  # None where no samples are held out
     unfinished: tuple[str, ...] = ()  # of each addition of probes that is not finished, how far it is
 
@@ -73,8 +76,8 @@ class Findings:
 
     @property
     def n_measured(self) -> int:
-        """Tasks with rows, be they ok or not."""
-        return sum(c.is_measured for c in self.configurations) + self.has_baseline
+        """Tasks with rows on every probe, be they ok or not."""
+        return self.n_measured_on(None)
 
     @property
     def share(self) -> float:
@@ -83,8 +86,13 @@ class Findings:
 
     @property
     def has_baseline(self) -> bool:
-        """Whether the baseline is measured, so that there are changes against it."""
-        return self.baseline is not None and self.baseline.is_measured
+        """Whether the baseline is measured on a probe, so that there are changes against it."""
+        return self.baseline is not None and self.baseline.is_begun
+
+    def n_measured_on(self, probe: str | None) -> int:
+        """Tasks with rows on a probe, or on every probe (None)."""
+        baseline = [self.baseline] if self.baseline else []
+        return sum(bool(c.results[probe].outcomes) for c in (*baseline, *self.configurations))
 
     def view_name(self, probe: str | None) -> str:
         """The name of a probe, or of the mean over the probes."""
@@ -148,7 +156,7 @@ def read_findings(run: RunDirectory, *, metric: Metric | None = None) -> Finding
             task.stage,
             results[task.task_id],
             cost_of(task.path, depth, *costs),
-            without_text(ablated_of(task.path, depth)),
+            without_text(left_out_by(task.path, depth)),
         )
         for task in tasks
     ]
@@ -156,6 +164,10 @@ def read_findings(run: RunDirectory, *, metric: Metric | None = None) -> Finding
     baseline = next((c for c in configurations if c.task_id == baseline_id), None)
     others = tuple(c for c in configurations if c.task_id != baseline_id)
     ranked = with_ranks(others, baseline=baseline, probes=probes, metric=metric)
+    audits = {probe.name: audit_probe(probe) for probe in asked}
+    scored = audits
+    if held_out is not None:
+        scored = {probe.name: audit_probe(_without(probe, held_out[probe.name])) for probe in asked}
     confirmation = None
     if held_out is not None and request.confirm is not None:
         confirmation = confirm(
@@ -180,10 +192,15 @@ def read_findings(run: RunDirectory, *, metric: Metric | None = None) -> Finding
         matrices=matrices,
         noise=assessments[metric].noise if assessments else {},
         accuracy_noise=assessments[Metric.CORRECT].noise if assessments else {},
-        audits={probe.name: audit_probe(probe) for probe in asked},
+        audits=audits,
+        audits_of_scored=scored,
         confirmation=confirmation,
         unfinished=whole.unfinished,
     )
+
+
+def _without(probe: Probe, held_out: frozenset[str]) -> Probe:
+    return replace(probe, samples=tuple(one for one in probe.samples if one.sample_id not in held_out))
 
 
 def _place(c: Configuration) -> tuple[int, bool, tuple[int, int], tuple[int, ...]]:
@@ -244,7 +261,12 @@ def _results(
 
 
 def _over_probes(results: Sequence[ProbeResult], effects: Mapping[Metric, Effect]) -> ProbeResult:
-    """The unweighted mean over probes; a score or an effect that one probe lacks is absent."""
+    """The unweighted mean over probes; a score or an effect that one probe lacks is absent.
+
+    It is not measured while one of the probes is not: that one may have been added later.
+    """
+    if not all(result.outcomes for result in results):
+        return ProbeResult(None, {}, None, dict.fromkeys(SCORES), {})
     outcomes: dict[str, int] = defaultdict(int)
     for result in results:
         for outcome, count in result.outcomes.items():

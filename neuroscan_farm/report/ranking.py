@@ -11,7 +11,7 @@ from neuroscan_farm.report.configurations import Configuration, ProbeResult
 
 def without_rank(baseline: Configuration, *, probes: Sequence[str]) -> Configuration:
     """Say of the baseline why it has no rank."""
-    why = "it is what the others are compared with" if baseline.is_measured else "not measured yet"
+    why = "it is what the others are compared with" if baseline.is_begun else "not measured yet"
     views: Iterable[str | None] = (None, *probes)
     results = {view: replace(baseline.results[view], unranked=why) for view in views}
     return replace(baseline, results=results)

@@ -28,8 +28,8 @@ def progress_text(findings: Findings) -> str:
     if done == planned:
         text = f"all {planned} planned tasks are measured"
     else:
-        share = _share(done, planned)
-        text = f"{done} of {planned} planned tasks are measured ({share}); the run is not finished"
+        share, where = _share(done, planned), " on every probe" if len(findings.probes) > 1 else ""
+        text = f"{done} of {planned} planned tasks are measured{where} ({share}); the run is not finished"
     return text if findings.plan_complete else f"{text}; a further stage may be planned from them"
 
 
@@ -43,9 +43,12 @@ def notices(findings: Findings) -> list[str]:
             "The baseline (the untouched model) is not measured yet, so there are no changes against it yet. "
             "Make the report again when it is; `neuroscan-farm resume` goes on with a run that was stopped."
         )
-    elif not findings.baseline.results[None].n_ok:
-        why = findings.baseline.results[None].detail or findings.baseline.results[None].outcome_text
-        found.append(f"The baseline failed ({why}), so there are no changes against it.")
+    else:
+        on_probes = [findings.baseline.results[probe] for probe in findings.probes]
+        for failed in (result for result in on_probes if result.outcomes and not result.n_ok):
+            where = f" on probe {failed.probe}" if len(on_probes) > 1 else ""
+            why = failed.detail or failed.outcome_text
+            found.append(f"The baseline failed{where} ({why}), so there are no changes against it.")
     found += findings.unfinished
     for name, values in findings.conditions.items():
         if len(values) > 1:

@@ -7,7 +7,7 @@ configurations that are given.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,13 +111,38 @@ def mean_effects(
         baseline_id: the task of the identity path.
         held_out: samples that must not help to choose, by probe.
     """
+    return _means_over_probes(rows, metric, baseline_id, held_out, lambda difference: difference)
+
+
+def effect_sizes(
+    rows: pa.Table, *, metric: Metric, baseline_id: str, held_out: HeldOut | None = None
+) -> dict[str, float]:
+    """Return how far each task moves a sample's score, either way: the root mean square of its differences.
+
+    It says nothing of their signs. So whatever is chosen by it may be tested by flipping signs, on the same samples:
+    under the null hypothesis the choice is the same for every flip. Chosen by the size of the mean, layers would stand
+    out by chance, and their interactions with them.
+
+    For the arguments and what else holds, see `mean_effects`.
+    """
+    squares = _means_over_probes(rows, metric, baseline_id, held_out, lambda difference: difference**2)
+    return {task: math.sqrt(square) for task, square in squares.items()}
+
+
+def _means_over_probes(
+    rows: pa.Table,
+    metric: Metric,
+    baseline_id: str,
+    held_out: HeldOut | None,
+    of_difference: Callable[[Floats], Floats],
+) -> dict[str, float]:
     matrices = sample_matrices(rows, [metric.value])
     if held_out is not None:
         matrices = {probe: matrix.without(held_out[probe]) for probe, matrix in matrices.items()}
     means: dict[str, list[float]] = {}
     for matrix in matrices.values():
         for task, row in _differences(matrix, metric.value, baseline_id, None).items():
-            numbers = row[np.isfinite(row)].tolist()
+            numbers = of_difference(row[np.isfinite(row)]).tolist()
             if numbers:
                 means.setdefault(task, []).append(math.fsum(numbers) / len(numbers))
     return {

@@ -71,7 +71,7 @@ def test_there_is_one_stage_and_no_look_at_similarity() -> None:
         raise AssertionError
 
     further = ABLATION.next_stage(
-        parameters, depth=4, probe_digests=["d"], tasks=expand(4), effects={}, similarity=never
+        parameters, depth=4, probe_digests=["d"], tasks=expand(4), effects={}, sizes={}, similarity=never
     )
     assert further == []
 

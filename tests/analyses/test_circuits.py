@@ -42,7 +42,8 @@ def next_stage(
         depth=depth,
         probe_digests=["d"],
         tasks=tasks,
-        effects=effects,
+        effects={},
+        sizes={task: abs(effect) for task, effect in effects.items()},
         similarity=never if matrix is None else lambda: matrix,
     )
 
@@ -63,7 +64,10 @@ def effects_of(tasks: Sequence[Task], depth: int, by_layer: Mapping[int, float])
 def neuro_scan_pairs(
     deltas: Mapping[int, float], depth: int, top: int, strategy: str, similarity: Matrix | None
 ) -> set[tuple[int, int]]:
-    """The candidates of neuro-scan 0.2.3, written down once more, with ties broken by the layer."""
+    """The candidates of neuro-scan 0.2.3, written down once more, with ties broken by the layer.
+
+    Where every sample changes alike, the size of the mean is the root mean square.
+    """
     best = sorted(deltas, key=lambda layer: (-abs(deltas[layer]), layer))[:top]
     wanted = [(a, b) for a in best for b in best]
     wanted += [(a, a + step) for a in best for step in (-1, 1) if 0 <= a + step < depth]
@@ -199,7 +203,8 @@ def test_what_similarity_raises_is_passed_on() -> None:
             depth=4,
             probe_digests=["d"],
             tasks=tasks,
-            effects=effects_of(tasks, 4, {1: 1.0}),
+            effects={},
+            sizes=effects_of(tasks, 4, {1: 1.0}),
             similarity=missing,
         )
 

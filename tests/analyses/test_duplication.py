@@ -140,6 +140,7 @@ def next_stage(depth: int, tasks: list[Task], effects: dict[str, float], **param
         probe_digests=PROBES,
         tasks=tasks,
         effects=effects,
+        sizes={},
         similarity=list,
     )
 

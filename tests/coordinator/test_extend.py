@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from neuroscan_farm.coordinator.extend import plan_addition
@@ -12,7 +13,8 @@ from neuroscan_farm.coordinator.overview import find_run, runs_in
 from neuroscan_farm.coordinator.prepare import prepare
 from neuroscan_farm.errors import ModelError, ProbeError, RequestError, RunError
 from neuroscan_farm.report.findings import read_findings
-from neuroscan_farm.report.summary import notices
+from neuroscan_farm.report.heatmap import heatmap
+from neuroscan_farm.report.summary import notices, summary_text
 from neuroscan_farm.report.write import write_report
 from neuroscan_farm.store.additions import additions_of, first_of, place_of_addition
 from neuroscan_farm.store.attempts import Attempt
@@ -181,3 +183,26 @@ def test_what_went_wrong_in_an_addition_is_in_the_report(run: RunDirectory, tmp_
     ended = "2026-11-20T08:00:00+00:00"
     addition.attempts.record(Attempt(shard_id, 1, "died", None, "w", "killed by signal 9", ended))
     assert "died: killed by signal 9" in write_report(run).summary
+
+
+def test_a_half_done_run_stays_half_done_when_a_probe_is_added_and_finished(
+    run: RunDirectory, tmp_path: Path
+) -> None:
+    baseline = next(shard for shard in run.shards() if any(task.is_baseline(6) for task in shard.tasks))
+    finish(run, [baseline])
+    finish(_add(run, _differences(tmp_path)))
+    findings = read_findings(run)
+    half = len(baseline.tasks)
+    assert (findings.n_measured, findings.n_planned) == (half, 22)
+    assert findings.n_measured_on("sums") == half
+    assert findings.n_measured_on("differences") == 22
+    assert findings.share == half / 22
+    said = summary_text(findings, failures=[])
+    assert f"{half} of 22 planned tasks are measured on every probe" in said
+    assert "The baseline" not in "".join(notices(findings))
+    waiting = [c for c in findings.configurations if not c.is_measured]
+    assert {c.results[None].unranked for c in waiting} == {"not measured on sums yet"}
+    assert {c.results["differences"].unranked for c in waiting} == {None}
+    states = heatmap(findings, probe=None).data[0]
+    assert states.name == "without a change"
+    assert set(states.z[np.isfinite(states.z)]) == {0}  # waiting, and not measured without a baseline
