@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_RUN := runs/demo
 
-.PHONY: demo test check chaos lint types bench bench-peers mergekit docs families clean
+.PHONY: demo test check chaos lint types bench bench-peers mergekit browser docs families clean
 
 demo: $(READY) ## scan the bundled model with the embedded farm, then say where the heatmap is
 	$(BIN)/neuroscan-farm run --config configs/demo.yaml --workers 2 --output $(DEMO_RUN)
@@ -36,6 +36,10 @@ bench-peers: $(READY) ## install layer-scan and neuro-scan for `bench`, which le
 mergekit: $(READY) ## install mergekit in an environment of its own, merge with it, and verify what it made
 	$(BIN)/python -m tests.checkpoints.mergekit_environment
 	$(BIN)/python -m pytest -m mergekit tests/checkpoints
+
+browser: ## install Debian's chromium, in which the page is tested, where there is no browser
+	@command -v chromium || command -v google-chrome || \
+	  { [ "$$(id -u)" = 0 ] || sudo=sudo; $$sudo apt-get update && $$sudo apt-get install --yes chromium; }
 
 docs: $(READY) ## write the reference pages from the code
 	$(BIN)/python docs/generate.py

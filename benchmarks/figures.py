@@ -275,6 +275,36 @@ def _faults(found: dict[str, Found]) -> str:
     return _table([*head, "what a person had to do"], rows)
 
 
+def _page(found: dict[str, Found]) -> str:
+    rows = []
+    if "page/list" in found:
+        one = found["page/list"]
+        rows.append(
+            [f"list of {one['runs']} runs, first asked after the start", f"{one['first_seconds']} s", "1 s"]
+        )
+        rows.append([f"list of {one['runs']} runs, asked again", f"{one['again_seconds']} s", "1 s"])
+    if "page/heatmap" in found:
+        one = found["page/heatmap"]
+        what = f"{one['cells']:,} cells, {one['samples']} samples"
+        rows.append(
+            [f"heatmap of {what}: statistics and figure, first asked", f"{one['first_seconds']} s", ""]
+        )
+        rows.append([f"heatmap of {what}: asked again", f"{one['again_seconds']} s", ""])
+        rows.append(["its first drawing in the browser", f"{one['draw_ms']:.0f} ms", ""])
+        redrawn = sorted(one["redraw_ms"])
+        rows.append(
+            [
+                "drawn anew when rows arrive, median and worst",
+                f"{redrawn[len(redrawn) // 2]:.0f} ms, {redrawn[-1]:.0f} ms",
+                "",
+            ]
+        )
+        rows.append(
+            ["the browser's longest task meanwhile, with all figures", f"{one['longest_task_ms']:.0f} ms", ""]
+        )
+    return _table(["what", "time", "target"], rows)
+
+
 def _middle_and_worst(seconds: list[float]) -> list[str]:
     return [f"{sorted(seconds)[len(seconds) // 2]} s", f"{max(seconds)} s"]
 
@@ -349,6 +379,7 @@ _TABLES = {
     "scale": _scale,
     "recovery": _recovery,
     "faults": _faults,
+    "page": _page,
 }
 
 

@@ -4,8 +4,8 @@
     python benchmarks/run.py --quick                    a smaller one of each
     python benchmarks/run.py --only grid --hidden 512   one section; the others' results stay as they are
 
-Sections: grid, pairs, scaling, workers, streaming, farm, scale, recovery, faults, statistics. docs/benchmarks.md says what
-each one measures, docs/statistics.md what the last one does.
+Sections: grid, pairs, scaling, workers, streaming, farm, scale, recovery, faults, statistics, page.
+docs/benchmarks.md says what each one measures, docs/statistics.md what `statistics` does.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import certainty
 import farm_overhead
 import faults
 import grid
+import live_page
 import one_or_two_workers
 import pairs
 import recovery
@@ -43,6 +44,7 @@ SECTIONS = {
     "recovery": recovery.run,
     "faults": faults.run,
     "statistics": certainty.run,
+    "page": live_page.run,
 }
 
 

@@ -1,4 +1,4 @@
-"""Writes the reference pages from the code (docs/cli.md, tables.md, metrics.md). `make docs` runs it; a test compares."""
+"""Writes the reference pages from the code (see `PAGES`). `make docs` runs it; a test compares."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ from typer.testing import CliRunner
 from neuroscan_farm.analyses import ANALYSES
 from neuroscan_farm.cli.main import app
 from neuroscan_farm.domain.requests import AnalysisRequest, EngineOptions
+from neuroscan_farm.serve.answers import MEANING as MEANING_OF_ERRORS
+from neuroscan_farm.serve.app import make_app
+from neuroscan_farm.serve.config import ServeConfig
+from neuroscan_farm.serve.numbers import SERVE_NUMBERS
 from neuroscan_farm.settings import Settings
 from neuroscan_farm.store.schema import CIRCUMSTANCES, MEASUREMENTS, PLAN
 from workers.numbers import NUMBERS
@@ -106,12 +110,50 @@ def metrics_page() -> str:
         labels = ", ".join(f"`{label}`" for label in number.labels)
         shown_by = "workers" if number.shown_by == "worker" else "workers, coordinators"
         lines.append(f"| `{number.name}` | {number.kind} | {labels} | {shown_by} | {number.meaning} |")
+    served = ["| number | labels | meaning |", "| --- | --- | --- |"]
+    for one in SERVE_NUMBERS:
+        served.append(f"| `{one.name}` | {', '.join(f'`{label}`' for label in one.labels)} | {one.meaning} |")
     text = "[How to get them](observe.md#numbers-for-prometheus). Besides, each process shows Prometheus' usual `process_*`."
     return (
         "\n\n".join(
-            ["# Numbers for Prometheus\n\nWritten by `make docs` from the code.", text, "\n".join(lines)]
+            [
+                "# Numbers for Prometheus\n\nWritten by `make docs` from the code.",
+                text,
+                "\n".join(lines),
+                "## Of `neuroscan-farm serve`\n\nAt `/api/v1/metrics`; all are gauges.",
+                "\n".join(served),
+            ]
         )
         + "\n"
+    )
+
+
+def api_page() -> str:
+    """Every address of the API, from the description that the server itself gives out."""
+    schema = make_app(ServeConfig()).openapi()
+    lines = ["| address | what it does | query | answers |", "| --- | --- | --- | --- |"]
+    for path, methods in schema["paths"].items():
+        for method, told in methods.items():
+            asked = told.get("parameters", [])
+            query = ", ".join(f"`{one['name']}`" for one in asked if one["in"] == "query")
+            success = [
+                f"{status} {' or '.join(sorted(answer.get('content', {})))}".strip()
+                for status, answer in told["responses"].items()
+                if status < "300"
+            ]
+            does = told["description"].split("\n")[0]
+            lines.append(f"| `{method.upper()} {path}` | {does} | {query} | {'; '.join(success)} |")
+    text = (
+        "Written by `make docs` from the code. A running server gives out the whole description, with the fields of every "
+        "answer, at `/api/v1/openapi.json`; [how to use it](api.md)."
+    )
+    errors = [
+        "| status | meaning |",
+        "| --- | --- |",
+        *(f"| {code} | {said} |" for code, said in sorted(MEANING_OF_ERRORS.items())),
+    ]
+    return (
+        "\n\n".join(["# Addresses of the API", text, "\n".join(lines), "## Errors", "\n".join(errors)]) + "\n"
     )
 
 
@@ -127,7 +169,12 @@ def _fields(model: type[BaseModel]) -> str:
     return "\n".join(lines)
 
 
-PAGES = {"cli.md": cli_page, "tables.md": tables_page, "metrics.md": metrics_page}
+PAGES = {
+    "cli.md": cli_page,
+    "tables.md": tables_page,
+    "metrics.md": metrics_page,
+    "api-reference.md": api_page,
+}
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE

@@ -5,4 +5,5 @@ import tomllib
 from pathlib import Path
 
 project = tomllib.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))["project"]
-sys.stdout.write("".join(f"{requirement}\n" for requirement in project["dependencies"]))
+wanted = project["dependencies"] + project["optional-dependencies"]["serve"]
+sys.stdout.write("".join(f"{requirement}\n" for requirement in wanted))

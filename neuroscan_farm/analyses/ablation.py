@@ -72,7 +72,6 @@ class Ablation:
 
     name = "ablation"
     summary = "leave out one layer at a time, or its attention or its mlp: what does each carry?"
-    further = ""
     parameters = AblationParameters
 
     def expand(self, parameters: Parameters, *, depth: int, probe_digests: Sequence[str]) -> list[Task]:
@@ -103,6 +102,10 @@ class Ablation:
     def has_stages(self, parameters: Parameters) -> bool:  # noqa: ARG002
         """See `Analysis.has_stages`: all is known from the start."""
         return False
+
+    def further(self, parameters: Parameters) -> str:  # noqa: ARG002
+        """Nothing; see `Analysis.further`."""
+        return ""
 
     def needs_similarity(self, parameters: Parameters) -> bool:  # noqa: ARG002
         """See `Analysis.needs_similarity`."""

@@ -17,7 +17,6 @@ class Analysis(Protocol):
 
     name: str
     summary: str
-    further: str  # what a further stage measures, for people; empty where there is none
 
     @property
     def parameters(self) -> type[Parameters]:
@@ -34,6 +33,10 @@ class Analysis(Protocol):
 
     def has_stages(self, parameters: Parameters) -> bool:
         """Whether a further stage may follow the first."""
+        ...
+
+    def further(self, parameters: Parameters) -> str:
+        """What a further stage measures, for people; empty where `has_stages` says that there is none."""
         ...
 
     def needs_similarity(self, parameters: Parameters) -> bool:

@@ -81,7 +81,6 @@ class Circuits:
 
     name = "circuits"
     summary = "leave out pairs of layers: which do together what neither does alone, and which do the same?"
-    further = "pairs around the layers whose absence moves scores most"
     parameters = CircuitsParameters
 
     def expand(self, parameters: Parameters, *, depth: int, probe_digests: Sequence[str]) -> list[Task]:
@@ -108,7 +107,19 @@ class Circuits:
     def has_stages(self, parameters: Parameters) -> bool:
         """Whether pairs are chosen by what the single layers show; see `Analysis.has_stages`."""
         assert isinstance(parameters, CircuitsParameters)
-        return parameters.strategy != "exhaustive"
+        return parameters.strategy == "thorough" or (
+            parameters.strategy == "fast" and parameters.top_layers > 0
+        )
+
+    def further(self, parameters: Parameters) -> str:
+        """What a further stage measures; see `Analysis.further`."""
+        assert isinstance(parameters, CircuitsParameters)
+        if not self.has_stages(parameters):
+            return ""
+        around_top = "pairs around the layers whose absence moves scores most"
+        chosen = [around_top] if parameters.top_layers else []
+        chosen += ["pairs of layers that are alike"] if self.needs_similarity(parameters) else []
+        return " and ".join(chosen)
 
     def needs_similarity(self, parameters: Parameters) -> bool:
         """Whether pairs are chosen by how alike layers are; see `Analysis.needs_similarity`."""

@@ -70,7 +70,6 @@ class Duplication:
 
     name = "duplication"
     summary = "run blocks of layers twice: the full (i, j) grid, named blocks, or any order"
-    further = "a refinement around the best"
     parameters = DuplicationParameters
 
     def expand(self, parameters: Parameters, *, depth: int, probe_digests: Sequence[str]) -> list[Task]:
@@ -96,6 +95,10 @@ class Duplication:
         """Whether the coarse grid will be refined; see `Analysis.has_stages`."""
         assert isinstance(parameters, DuplicationParameters)
         return parameters.sparse_first and not (parameters.blocks or parameters.paths)
+
+    def further(self, parameters: Parameters) -> str:
+        """What a further stage measures; see `Analysis.further`."""
+        return "a refinement around the best" if self.has_stages(parameters) else ""
 
     def needs_similarity(self, parameters: Parameters) -> bool:  # noqa: ARG002
         """See `Analysis.needs_similarity`: the grid is refined by effects alone."""

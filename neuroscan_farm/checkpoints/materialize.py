@@ -25,7 +25,7 @@ from neuroscan_farm.checkpoints.model_card import model_card
 from neuroscan_farm.checkpoints.record import RECORD_FILE, Record, digest_of
 from neuroscan_farm.checkpoints.weight_writer import write_file, write_header_only, write_weights
 from neuroscan_farm.domain.paths import LayerPath
-from neuroscan_farm.errors import ModelError, StorageError
+from neuroscan_farm.errors import ModelError, RequestError, StorageError
 from neuroscan_farm.planning.facts import read_config
 from neuroscan_farm.planning.memory import gigabytes
 from neuroscan_farm.planning.model_of_run import facts_of_run
@@ -88,10 +88,10 @@ def materialize(
         on_bytes: told now and then how many bytes of weights are written, and of how many.
 
     Raises:
-        RequestError: the path leaves the model, or runs layers in part.
+        RequestError: the path leaves the model, or runs layers in part; or the output is in use.
         ModelError: the source is missing, changed since, pickled or damaged, or its family's config cannot describe the
             path; the message says why.
-        StorageError: the output is in use, or the disk is full or refuses. Nothing half is left.
+        StorageError: the disk is full or refuses. Nothing half is left.
     """
     manifest, request = run.manifest, run.request()
     path.require_whole("a checkpoint")
@@ -167,7 +167,7 @@ def _require_room_for_a_folder(output: Path) -> None:
         return
     if output.exists() or output.is_symlink():
         what = "the folder is there and not empty" if output.is_dir() else "a file is in the way"
-        raise StorageError(f"{output}: {what}; nothing is overwritten: choose another place with --output")
+        raise RequestError(f"{output}: {what}; nothing is overwritten: choose another place with --output")
 
 
 @contextmanager

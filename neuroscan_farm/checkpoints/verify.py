@@ -95,7 +95,7 @@ def claimed(checkpoint: Path, run: RunDirectory, path: LayerPath | None) -> Clai
 def verify(
     checkpoint: Path, run: RunDirectory, *, path: LayerPath | None = None, cache_dir: Path, cache_bytes: int
 ) -> Certificate:
-    """Compare a checkpoint with the run, and write the certificate into its folder, whatever the verdict.
+    """Compare a checkpoint with the run; write the certificate into its folder where that `keeps_certificate`.
 
     Args:
         checkpoint: a folder that `materialize` or mergekit made.
@@ -159,9 +159,20 @@ def verify(
         versions=_versions(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    with storage_errors(checkpoint):
-        write_text(checkpoint / CERTIFICATE_FILE, certificate.to_json())
+    if keeps_certificate(checkpoint, run, made_by=claim.made_by):
+        with storage_errors(checkpoint):
+            write_text(checkpoint / CERTIFICATE_FILE, certificate.to_json())
     return certificate
+
+
+def keeps_certificate(checkpoint: Path, run: RunDirectory, *, made_by: str | None) -> bool:
+    """Whether the certificate is written into the checkpoint's folder.
+
+    Only into one that says that `materialize` or mergekit made it, and never into that of the run's own model: other
+    folders belong to somebody else.
+    """
+    folder = checkpoint.expanduser().resolve()
+    return made_by is not None and folder != Path(run.manifest.model_folder).expanduser().resolve()
 
 
 def _logits(found: Rescored) -> LogitsCompared | None:

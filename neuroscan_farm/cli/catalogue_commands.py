@@ -128,6 +128,7 @@ def config_show(as_json: JsonOption = False) -> None:
 
     settings = load_settings().model_dump(mode="json")
     settings["broker_url"] = redacted(settings["broker_url"])
+    settings["serve_token"] = "***" if settings["serve_token"] else ""
     if as_json:
         print(json.dumps({"schema_version": 1, "user_file": str(user_file()), "settings": settings}))
         return

@@ -15,6 +15,28 @@ PathOption = Annotated[str | None, typer.Option(help="This order, as 0..15,11..3
 MetricOption = Annotated[str | None, typer.Option(help="Rank by this metric instead of the request's.")]
 
 
+def require_one(
+    block: str | None, path: str | None, top: int | None = None, *, options: str, least: int
+) -> None:
+    """Refuse more options than one that name a configuration, and fewer than `least`.
+
+    Args:
+        block: what `--block` said.
+        path: what `--path` said.
+        top: what `--top` said, where the command has it.
+        options: the command's options of this kind, for the message.
+        least: 0 or 1.
+
+    Raises:
+        BadParameter: wrong usage, which ends with exit code 2 as a missing option does.
+    """
+    named = sum(one is not None for one in (block, path, top))
+    if named > 1:
+        raise typer.BadParameter(f"{options} each name a configuration; give one of them")
+    if named < least:
+        raise typer.BadParameter(f"no configuration is named; give one of {options}")
+
+
 def path_named(block: str | None, path: str | None, *, depth: int) -> LayerPath | None:
     """Return the path that one of the two options names; None where neither does.
 

@@ -8,11 +8,18 @@ from typing import Annotated
 
 import typer
 
-from neuroscan_farm.cli.choice import BlockOption, MetricOption, PathOption, metric_named, path_named
+from neuroscan_farm.cli.choice import (
+    BlockOption,
+    MetricOption,
+    PathOption,
+    metric_named,
+    path_named,
+    require_one,
+)
 from neuroscan_farm.cli.progress import note
 from neuroscan_farm.cli.run_commands import JsonOption, RunArgument
 from neuroscan_farm.coordinator.overview import find_run
-from neuroscan_farm.errors import ModelError, RequestError
+from neuroscan_farm.errors import ModelError
 from neuroscan_farm.planning.memory import gigabytes, parse_megabytes
 from neuroscan_farm.settings import load_settings
 
@@ -35,16 +42,18 @@ def materialize(
     ] = None,
     metric: MetricOption = None,
     shard_size: Annotated[
-        str, typer.Option(help="Most bytes of a weight file: 500MB, 5GB; a plain number is megabytes.")
+        str,
+        typer.Option(
+            help="Most bytes of a weight file: 500MB, 5GB; a plain number is megabytes; 1MB at least."
+        ),
     ] = "5GB",
 ) -> None:
     """Write the model with its layers in the order of a configuration, as a checkpoint that transformers loads."""
     from neuroscan_farm.checkpoints.materialize import materialize as write_checkpoint
     from neuroscan_farm.report.export import path_of_rank
 
+    require_one(block, path, top, options="--block, --path and --top", least=1)
     directory = find_run(run, load_settings().runs_dir)
-    if sum(named is not None for named in (block, path, top)) != 1:
-        raise RequestError("--block, --path and --top each name a configuration; give one of them")
     most_bytes = parse_megabytes(shard_size, name="shard-size") * 10**6
     chosen = path_named(block, path, depth=directory.manifest.depth)
     if chosen is None:
@@ -69,12 +78,12 @@ def verify(
 ) -> None:
     """Score a checkpoint by plain transformers and compare it with the run; exit code 5 where they differ."""
     from neuroscan_farm.checkpoints.certificate import CERTIFICATE_FILE
+    from neuroscan_farm.checkpoints.verify import keeps_certificate
     from neuroscan_farm.checkpoints.verify import verify as compare
 
+    require_one(block, path, options="--block and --path", least=0)
     settings = load_settings()
     directory = find_run(run, settings.runs_dir)
-    if block is not None and path is not None:
-        raise RequestError("--block and --path each name a configuration; give one")
     chosen = path_named(block, path, depth=directory.manifest.depth)
     certificate = compare(
         checkpoint,
@@ -84,7 +93,13 @@ def verify(
         cache_bytes=int(settings.cache_gb * 10**9),
     )
     print(certificate.to_json() if as_json else certificate.text(), end="" if as_json else "\n")
-    note(f"written: {checkpoint / CERTIFICATE_FILE}")
+    if keeps_certificate(checkpoint, directory, made_by=certificate.made_by):
+        note(f"written: {checkpoint / CERTIFICATE_FILE}")
+    else:
+        note(
+            f"{checkpoint} is not known to be made by materialize or mergekit, so nothing is written into it; --json prints "
+            "the certificate"
+        )
     if not certificate.is_equal:
         raise ModelError(
             f"{checkpoint}: is not the model that was measured: {'; '.join(certificate.reasons)}. Do not use it; "

@@ -30,6 +30,11 @@ class Audited:
     in_run: RunAudit | None
 
     @property
+    def scored(self) -> ProbeAudit:
+        """The audit of the samples that the run's scores rest on: without those that it holds out."""
+        return self.itself if self.findings is None else self.findings.audits_of_scored[self.itself.probe]
+
+    @property
     def warnings(self) -> list[str]:
         """Everything that is to be minded, each with the probe's name."""
         found = [f"probe {self.itself.probe}: {warning}" for warning in self.itself.warnings]
@@ -79,14 +84,20 @@ def audit_text(audited: Audited) -> str:
     repeats = sum(len(group) - 1 for group in audit.duplicates)
     against = sum(len(group) for group in audit.contradictions)
     lines.append(f"repeated questions: {repeats}; samples that contradict another: {against}")
+    scored = audited.scored
+    if scored.n_samples != audit.n_samples:
+        lines.append(
+            f"scores are of the {scored.n_samples} samples that choose; the run holds out the other "
+            f"{audit.n_samples - scored.n_samples}"
+        )
     lines.append(_HEAD)
-    if audit.majority and audit.frequencies and audit.uniform:
-        worst = f"{100 * min(audit.constant.values()):.0f} to {percent(audit.majority.accuracy, 0)}"
+    if scored.majority and scored.frequencies and scored.uniform:
+        worst = f"{100 * min(scored.constant.values()):.0f} to {percent(scored.majority.accuracy, 0)}"
         lines += [
             f"{'one answer, always':<26} {worst:>9}",
-            _row(f"the best one, {audit.majority_answer!r}", audit.majority),
-            _row("drawn as often as right", audit.frequencies),
-            _row("random, all alike", audit.uniform),
+            _row(f"the best one, {scored.majority_answer!r}", scored.majority),
+            _row("drawn as often as right", scored.frequencies),
+            _row("random, all alike", scored.uniform),
         ]
     else:
         lines.append("no sample has a right answer, so blind answers have no score")
@@ -98,7 +109,7 @@ def audit_text(audited: Audited) -> str:
         )
         if in_run.baseline is None:
             lines.append("the baseline is not measured yet")
-    if (change := audit.smallest_accuracy_change) is not None:
+    if (change := scored.smallest_accuracy_change) is not None:
         lines.append(
             f"smallest change of accuracy that can have p < 0.05: {100 * change:.1f} percentage points"
         )
@@ -123,6 +134,8 @@ def _audit_dict(audited: Audited) -> dict[str, Any]:
             "run_id": audited.findings.manifest.run_id,
             "metric": audited.findings.metric.value,
             "baseline": dict(in_run.baseline.means) if in_run.baseline else None,
+            "samples": audited.scored.n_samples,  # that the run's scores rest on
+            "best_blind_accuracy": audited.scored.best_blind,
             "at_floor": in_run.at_floor,
             "at_ceiling": in_run.at_ceiling,
             "typical_standard_error": in_run.typical_error,

@@ -152,7 +152,11 @@ def plan(
     print(
         f"probes             {', '.join(probe.name for probe in made.probes)}: {cost.samples} samples, {tokens} tokens"
     )
-    more = "" if made.complete else f", and {get_analysis(request.analysis).further} when they are finished"
+    more = (
+        ""
+        if made.complete
+        else f", and {get_analysis(request.analysis).further(request.parameters)} when they are finished"
+    )
     print(f"tasks              {cost.tasks:,} in {cost.shards:,} shards{more}")
     print(
         f"layer evaluations  {cost.evaluations_naive:,} naive, {cost.evaluations_shared:,} shared ({saved:.2f}x fewer)"

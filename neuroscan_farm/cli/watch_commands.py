@@ -16,11 +16,18 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from neuroscan_farm.cli.choice import BlockOption, MetricOption, PathOption, metric_named, path_named
+from neuroscan_farm.cli.choice import (
+    BlockOption,
+    MetricOption,
+    PathOption,
+    metric_named,
+    path_named,
+    require_one,
+)
 from neuroscan_farm.cli.progress import note
 from neuroscan_farm.cli.run_commands import BrokerOption, JsonOption, RunArgument, TopOption
 from neuroscan_farm.coordinator.overview import Overview, find_run, look_at, runs_in
-from neuroscan_farm.errors import BrokerError, NeuroscanError, RequestError, WaitTimeout
+from neuroscan_farm.errors import BrokerError, NeuroscanError, WaitTimeout
 from neuroscan_farm.settings import load_settings
 from neuroscan_farm.store.additions import additions_of
 from neuroscan_farm.store.parts import ShardTiming
@@ -152,9 +159,8 @@ def export(
     from neuroscan_farm.report.write import export as export_text
     from neuroscan_farm.store.atomic import write_text
 
+    require_one(block, path, top, options="--block, --path and --top", least=0)
     directory = find_run(run, load_settings().runs_dir)
-    if sum(named is not None for named in (block, path, top)) > 1:
-        raise RequestError("--block, --path and --top each name a configuration; give one")
     chosen = path_named(block, path, depth=directory.manifest.depth)
     text = export_text(directory, format=format, path=chosen, top=top or 1, metric=metric_named(metric))
     if output is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from neuroscan_farm.domain.paths import LayerPath
+from neuroscan_farm.domain.paths import LayerPath, component_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,9 @@ class Cost:
     added_kv_bytes_per_token: int | None
     # layer visits / layers of the model; a layer that runs in part counts as one visit
     relative_latency: float
+    in_part: int = (
+        0  # visits that run one component of a layer alone: they take less, and how much is not known
+    )
 
 
 def cost_of(
@@ -43,6 +46,7 @@ def cost_of(
         added_parameters=_added(path, depth, layer_parameters),
         added_kv_bytes_per_token=_added(path, depth, layer_kv_bytes),
         relative_latency=len(path) / depth,
+        in_part=sum(end - first for first, end in path.runs() if component_of(first) is not None),
     )
 
 

@@ -24,8 +24,8 @@ LEAST_WORK_BYTES = OVERHEAD_BYTES + 48_000_000  # and a few prompts' activations
 SLOTS = 2  # layers in memory at a time where layers are streamed: the present one, and the next
 
 _ELEMENT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(MB|GB|MiB|GiB)?", re.IGNORECASE)
-_UNITS = {"": 1e6, "mb": 1e6, "gb": 1e9, "mib": 2.0**20, "gib": 2.0**30}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(kB|KiB|MB|GB|MiB|GiB)?", re.IGNORECASE)
+_UNITS = {"": 1e6, "kb": 1e3, "kib": 2.0**10, "mb": 1e6, "gb": 1e9, "mib": 2.0**20, "gib": 2.0**30}
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,14 +209,15 @@ def parse_megabytes(text: str, *, name: str) -> int:
     """Read `700`, `700MB`, `1.5GB` or `2GiB` as megabytes; a plain number is megabytes.
 
     Raises:
-        RequestError: the text is no size.
+        RequestError: the text is no size, or less than a megabyte.
     """
     found = _SIZE.fullmatch(text.strip())
-    amount = float(found[1]) * _UNITS[(found[2] or "").lower()] / 1e6 if found else 0.0
-    megabytes = int(amount) if math.isfinite(amount) else 0
-    if megabytes < 1:
+    amount = float(found[1]) * _UNITS[(found[2] or "").lower()] / 1e6 if found else math.inf
+    if amount < 1:
+        raise RequestError(f"{name} {text!r} is less than a megabyte; the least is 1MB")
+    if not math.isfinite(amount):
         raise RequestError(f"{name} {text!r} is no size; write megabytes, or a unit: 700, 700MB, 1.5GB, 2GiB")
-    return megabytes
+    return int(amount)
 
 
 def gigabytes(size: int) -> str:

@@ -12,9 +12,9 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from neuroscan_farm.report.ablated import COMPONENTS, Ablated, ablated_of
 from neuroscan_farm.report.configurations import Configuration
 from neuroscan_farm.report.findings import Findings
+from neuroscan_farm.report.left_out import COMPONENTS, LeftOut, left_out_by
 
 REPORT_VERSION = 1
 COLUMNS = (
@@ -25,12 +25,12 @@ UNKNOWN_LABEL = "unknown"
 _MOST_IMPORTANT = 10  # neuro-scan's default
 
 
-def singles_of(findings: Findings) -> dict[Ablated, Configuration]:
+def singles_of(findings: Findings) -> dict[LeftOut, Configuration]:
     """Return the configurations that leave out one thing, by component and then by layer."""
     depth = findings.manifest.depth
     found = {}
     for c in findings.configurations:
-        gone = ablated_of(c.path, depth)
+        gone = left_out_by(c.path, depth)
         if gone is not None and len(gone) == 1:
             found[gone[0]] = c
     return dict(sorted(found.items(), key=lambda item: (COMPONENTS.index(item[0].component), item[0].layer)))
@@ -115,7 +115,7 @@ def delta_of(c: Configuration, findings: Findings, probe: str) -> float | None:
     return None if base is None or score is None else base - score
 
 
-def _row(gone: Ablated, c: Configuration, findings: Findings, probe: str) -> Mapping[str, Any]:
+def _row(gone: LeftOut, c: Configuration, findings: Findings, probe: str) -> Mapping[str, Any]:
     result = c.results[probe]
     effect = result.effects.get(findings.metric)
     return {

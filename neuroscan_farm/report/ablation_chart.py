@@ -5,7 +5,6 @@ from __future__ import annotations
 import plotly.graph_objects as go
 
 from neuroscan_farm.domain.measurements import Metric
-from neuroscan_farm.report.ablated import COMPONENTS
 from neuroscan_farm.report.ablation import singles_of
 from neuroscan_farm.report.chance import stands_out
 from neuroscan_farm.report.figure_style import (
@@ -20,6 +19,7 @@ from neuroscan_farm.report.figure_style import (
 )
 from neuroscan_farm.report.findings import Findings
 from neuroscan_farm.report.hover import hover_row, hover_template
+from neuroscan_farm.report.left_out import COMPONENTS
 from neuroscan_farm.report.metric_text import METRIC_TEXT
 
 _FAINT = 0.45

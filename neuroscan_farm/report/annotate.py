@@ -11,10 +11,10 @@ from statistics import fmean
 from typing import Any
 
 from neuroscan_farm.errors import RequestError
-from neuroscan_farm.report.ablated import ablated_of
 from neuroscan_farm.report.ablation import UNKNOWN_LABEL
 from neuroscan_farm.report.configurations import Configuration
 from neuroscan_farm.report.findings import Findings
+from neuroscan_farm.report.left_out import left_out_by
 from neuroscan_farm.report.metric_text import METRIC_TEXT
 
 _LONGEST_LABEL = 60
@@ -119,7 +119,7 @@ def _sentence(c: Configuration, findings: Findings, labels: LayerLabels, probe: 
     start = f"Rank {c.results[probe].rank}, {c.label} ({text.change(effect.mean)} {text.unit})"
     visits = Counter(c.path.layers)
     again = sorted(layer for layer, count in visits.items() if count > 1)
-    gone = ablated_of(c.path, depth)
+    gone = left_out_by(c.path, depth)
     if again:
         what, layers = "duplicates", again
     elif gone:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import median
 
-from scipy.special import ndtri, stdtrit
+import numpy as np
+from scipy.special import stdtrit
 from scipy.stats import binom
 
+from neuroscan_farm.domain.measurements import Metric
 from neuroscan_farm.report.configurations import ProbeResult
 from neuroscan_farm.report.findings import Findings
 from neuroscan_farm.report.metric_text import METRIC_TEXT, percent
@@ -33,19 +35,17 @@ class RunAudit:
 
 
 def audit_run(findings: Findings, probe: str) -> RunAudit:
-    """Judge a probe by the baseline's scores and the configurations' spread.
+    """Judge a probe by the baseline's scores and the configurations' spread, on the samples that are not held out.
 
     The smallest detectable effect is (t(0.975) + t(0.8)) standard errors, with the degrees of freedom of the samples; among
-    all configurations, the 95 % quantile of the best under noise stands in the place of t(0.975).
+    all configurations, what the best must exceed for an adjusted p below 0.05 stands in the place of t(0.975).
     """
     baseline = findings.baseline.results[probe] if findings.baseline and findings.has_baseline else None
-    audit = findings.audits.get(probe)
+    audit = findings.audits_of_scored.get(probe)
     accuracy = baseline.means["correct"] if baseline else None
     warnings, at_floor, at_ceiling = [], False, False
     if accuracy is not None and audit is not None and audit.best_blind is not None:
-        n = baseline.n_ok if baseline else 0
-        # The accuracy may rest on fewer samples, where some are held out.
-        n = min(n, findings.confirmation.chosen_by[probe]) if findings.confirmation else n
+        n = _scored(findings, probe)
         hits = round(accuracy * n)
         at_floor = float(binom.sf(hits - 1, n, audit.best_blind)) > _LEVEL
         at_ceiling = accuracy >= CEILING
@@ -63,6 +63,14 @@ def audit_run(findings: Findings, probe: str) -> RunAudit:
             )
     error, alone, among = _detectable(findings, probe)
     return RunAudit(probe, baseline, at_floor, at_ceiling, error, alone, among, tuple(warnings))
+
+
+def _scored(findings: Findings, probe: str) -> int:
+    """On how many samples the baseline's accuracy rests: those that are ok, and not held out."""
+    assert findings.baseline is not None
+    matrix = findings.matrices[probe]
+    row = matrix.scores[Metric.CORRECT.value][matrix.rows[findings.baseline.task_id]]
+    return int(np.isfinite(row).sum())
 
 
 def audit_notices(findings: Findings) -> list[str]:
@@ -99,6 +107,7 @@ def _detectable(findings: Findings, probe: str) -> tuple[float | None, float | N
     error, freedom = median(errors), max(round(median(effect.n for effect in effects)) - 1, 1)
     usual = float(stdtrit(freedom, 1 - _LEVEL / 2) + stdtrit(freedom, _POWER))
     noise = findings.noise.get(probe)
-    among = None if noise is None else (noise.standard_errors_high + float(ndtri(_POWER))) * error
+    needed = noise.standard_errors_high if noise is not None else None
+    among = None if needed is None else (needed + float(stdtrit(freedom, _POWER))) * error
     alone = usual * error
     return error, alone, None if among is None else max(among, alone)

@@ -8,9 +8,7 @@ from neuroscan_farm.report.findings import Findings
 from neuroscan_farm.report.metric_text import METRIC_TEXT, p_text
 from neuroscan_farm.statistics.effects import Effect
 from neuroscan_farm.statistics.interactions import Interaction
-from neuroscan_farm.statistics.multiplicity import Noise
-
-LEVEL = 0.05  # of the family-wise error, and of the false discovery rate
+from neuroscan_farm.statistics.multiplicity import LEVEL, Noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +26,7 @@ class Chance:
     done: int  # tasks that are measured
     planned: int
     unit: str
-    # the noise's mean and 95 % quantile, and the best effect, as people read them
+    # the noise's mean, what the best must exceed to stand out, and the best effect, as people read them
     shown: tuple[str, str, str]
 
 
@@ -69,10 +67,13 @@ def noise_text(seen: Chance) -> str | None:
         return None
     mean, high, best = seen.shown
     p = f" (adjusted p {p_text(seen.best.p_adjusted)})" if seen.best.p_adjusted is not None else ""
-    return (
-        f"best expected under noise: {mean} {seen.unit} on average, {high} in one case of twenty; "
-        f"the best here: {best}{p}"
-    )
+    if seen.noise.high is None:
+        needed = "with so few samples nothing can stand out"
+    else:
+        needed = f"only above {high} it stands out (adjusted p below 0.05: as much, up or down, in one run of twenty)"
+    if seen.noise.tried == 1:
+        return f"expected under noise: no change on average; {needed}; measured: {best}{p}"
+    return f"best expected under noise: {mean} {seen.unit} on average; {needed}; the best here: {best}{p}"
 
 
 def chance_text(seen: Chance) -> str:
@@ -82,18 +83,38 @@ def chance_text(seen: Chance) -> str:
     mean, high, best = seen.shown
     expected = f"{seen.expected_gains:.1f}" if seen.expected_gains < 10 else f"{seen.expected_gains:.0f}"
     adjusted = "" if seen.best.p_adjusted is None else f", adjusted p {p_text(seen.best.p_adjusted)}"
-    said = [
-        f"{seen.noise.tried} configurations were tried. If none of them changed anything, the best of so many would "
-        f"still show about {mean} {seen.unit} ({seen.noise.standard_errors:.1f} standard errors), and {high} or more in "
-        f"one case of twenty; the best here shows {best}{adjusted}.",
-        f"After correction for all that was tried, {seen.better} are better than the untouched model and {seen.worse} "
-        f"worse (adjusted p below 0.05); {seen.discoveries} stand out at a false discovery rate of 5 %.",
-        f"The 95 % intervals are per configuration and not corrected for the number of configurations tried "
-        f"({seen.tried}): about {expected} would lie above zero by chance, here {seen.gains} do.",
-    ]
+    if seen.noise.high is None:
+        needed = "with so few samples, no change has an adjusted p below 0.05"
+    else:
+        needed = f"above {high} its adjusted p is below 0.05 (by chance, one run of twenty shows as much, up or down)"
+    if seen.noise.tried == 1:
+        said = [
+            f"One configuration was tried. It shows {best} {seen.unit}{adjusted}; {needed}. Its 95 % interval needs no "
+            "correction."
+        ]
+    else:
+        said = [
+            f"{seen.noise.tried} configurations were tried. If none of them changed anything, the best of so many would "
+            f"still show about {mean} {seen.unit} ({seen.noise.standard_errors:.1f} standard errors); {needed}. The best "
+            f"here shows {best}{adjusted}.",
+            f"After correction for all that was tried, {_are(seen.better)} better than the untouched model and {seen.worse} "
+            f"worse (adjusted p below 0.05); {seen.discoveries} {_stand(seen.discoveries)} out at a false discovery rate "
+            "of 5 %.",
+            f"The 95 % intervals are per configuration and not corrected for the number of configurations tried "
+            f"({seen.tried}): about {expected} would lie above zero by chance, here {seen.gains} "
+            f"{'does' if seen.gains == 1 else 'do'}.",
+        ]
     if seen.done < seen.planned:
         said.append(
             f"All of this is over the {seen.done} of {seen.planned} tasks that are measured, and will change: p-values grow "
             "with what else is tried."
         )
     return " ".join(said)
+
+
+def _are(count: int) -> str:
+    return f"{count} {'is' if count == 1 else 'are'}"
+
+
+def _stand(count: int) -> str:
+    return "stands" if count == 1 else "stand"

@@ -15,9 +15,9 @@ from scipy.stats import rankdata
 
 from neuroscan_farm.domain.measurements import Metric
 from neuroscan_farm.errors import RequestError
-from neuroscan_farm.report.ablated import ablated_of
 from neuroscan_farm.report.configurations import Configuration
 from neuroscan_farm.report.findings import Findings
+from neuroscan_farm.report.left_out import left_out_by
 from neuroscan_farm.report.metric_text import ABSENT, METRIC_TEXT
 from neuroscan_farm.report.top import table_lines
 from neuroscan_farm.statistics.effects import Effect
@@ -198,12 +198,12 @@ def _key(c: Configuration, findings: Findings, depth: int) -> _Key | None:
     own = findings.manifest.depth
     if own == depth:
         scaled: _Key = ("path", *c.path.steps)
-        if c.block is None and ablated_of(c.path, own) is None:
+        if c.block is None and left_out_by(c.path, own) is None:
             return scaled
     if c.block is not None:
         i, j = (round(end * depth / own) for end in (c.block.i, c.block.j))
         return ("block", i, j, c.block.times)
-    gone = ablated_of(c.path, own)
+    gone = left_out_by(c.path, own)
     if gone is None:
         return None
     layers = [(int((one.layer + 0.5) * depth / own), one.component) for one in gone]

@@ -1,12 +1,16 @@
 """Which layers every probe needs, and which one probe alone: ablations over several probes. `cross_probe.json`.
 
-The file follows neuro-scan: losses of the mean expected answer value, the five layers with the largest ones (of
+What we say ourselves (`cross_text`, the pictures) is of layers whose loss stands out, by an adjusted p below 0.05 on the
+probe: every list of the five largest has five layers, of noise too, and lists of noise meet.
+
+The file follows neuro-scan besides: losses of the mean expected answer value, the five layers with the largest ones (of
 either sign) for each probe, universal where all probes have a layer among them, specific where one alone has. The
 same on the run's own metric stands beside it.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +19,14 @@ import numpy as np
 from scipy.stats import rankdata
 
 from neuroscan_farm.report.ablation import delta_of, singles_of
+from neuroscan_farm.report.chance import stands_out
 from neuroscan_farm.report.configurations import Configuration
 from neuroscan_farm.report.findings import Findings
+from neuroscan_farm.report.metric_text import METRIC_TEXT
+from neuroscan_farm.statistics.multiplicity import LEVEL
 
 CROSS_PROBE_VERSION = 1
-TOP_LAYERS = 5  # neuro-scan's default
+TOP_LAYERS = 5  # the default of neuro-scan's function; its command asks for 10
 _FEWEST_LAYERS = 3  # of two, every correlation is 1 or -1
 
 Table = tuple[tuple[float | None, ...], ...]  # [probes, probes]
@@ -32,13 +39,34 @@ class CrossProbe:
 
     probes: tuple[str, ...]
     profiles: Mapping[str, Profile]
+    # layers whose loss on the run's metric has an adjusted p below 0.05, in order; None where no layer has a p-value
+    needed: Mapping[str, tuple[int, ...] | None]
     top_layers: Mapping[str, tuple[int, ...]]  # the largest losses or gains first
-    universal: tuple[int, ...]  # among the top layers of every probe of which any is known
-    specific: Mapping[str, tuple[int, ...]]  # among those of this probe alone; probes without any are absent
+    universal: tuple[int, ...]  # neuro-scan's: among the top layers of every probe of which any is known
+    # neuro-scan's: among those of this probe alone; probes without any are absent
+    specific: Mapping[str, tuple[int, ...]]
     correlation: (
         Table  # Pearson's, of the profiles; None where one has no spread, or they share no three layers
     )
     rank_correlation: Table  # Spearman's: one layer with a huge loss does not decide it
+
+    @property
+    def needed_by_all(self) -> tuple[int, ...]:
+        """The layers whose loss stands out on every probe that has p-values; none where fewer than two have."""
+        known = [set(layers) for layers in self.needed.values() if layers is not None]
+        return tuple(sorted(set.intersection(*known))) if len(known) > 1 else ()
+
+    @property
+    def needed_by_one(self) -> Mapping[str, tuple[int, ...]]:
+        """The layers whose loss stands out on this probe and on no other; probes without any are absent."""
+        known = {probe: layers for probe, layers in self.needed.items() if layers is not None}
+        if len(known) < 2:
+            return {}
+        times = Counter(layer for layers in known.values() for layer in layers)
+        alone = {
+            probe: tuple(layer for layer in layers if times[layer] == 1) for probe, layers in known.items()
+        }
+        return {probe: layers for probe, layers in alone.items() if layers}
 
     @property
     def layers(self) -> int:
@@ -66,7 +94,14 @@ def cross_probe_json(findings: Findings) -> dict[str, Any] | None:
         "metric": "expected_score",
         **_told(theirs, findings, "expected_score"),
         "ranked_by": findings.metric.value,
-        "by_ranking_metric": _told(ours, findings, findings.metric.value),
+        "by_ranking_metric": {
+            **_told(ours, findings, findings.metric.value),
+            "needed_by_all": list(ours.needed_by_all),
+            "needed_by_one": {probe: list(layers) for probe, layers in ours.needed_by_one.items()},
+            "needed": {
+                probe: None if layers is None else list(layers) for probe, layers in ours.needed.items()
+            },
+        },
     }
 
 
@@ -75,13 +110,22 @@ def cross_text(seen: CrossProbe, findings: Findings) -> str:
     known = [probe for probe in seen.probes if seen.top_layers[probe]]
     if len(known) < 2:
         return f"Layers' losses are known on {len(known)} of {len(seen.probes)} probes, so there is nothing to compare yet."
-    largest = f"the {TOP_LAYERS} layers whose absence changes {findings.metric.value} most"
-    everywhere = "every probe" if len(known) == len(seen.probes) else f"all of {', '.join(known)}"
-    if seen.universal:
-        said = f"Universal: {_named(seen.universal)} (among {largest} on {everywhere})."
+    judged = [probe for probe in seen.probes if seen.needed[probe] is not None]
+    what = f"loss of {METRIC_TEXT[findings.metric].name} stands out (adjusted p below {LEVEL:g})"
+    if len(judged) < 2:
+        said = (
+            f"Only {len(judged)} of {len(seen.probes)} probes have p-values, so no layer is called universal."
+        )
     else:
-        said = f"No layer is among {largest} on {everywhere}."
-    said += "".join(f" Of {probe} alone: {_named(layers)}." for probe, layers in seen.specific.items())
+        everywhere = "every probe" if len(judged) == len(seen.probes) else f"all of {', '.join(judged)}"
+        if seen.needed_by_all:
+            said = f"Universal: {_named(seen.needed_by_all)}, whose {what} on {everywhere}."
+        else:
+            said = f"No layer's {what} on {everywhere}, so none is called universal."
+        alone = seen.needed_by_one
+        said += "".join(f" On {probe} alone: {_named(layers)}." for probe, layers in alone.items())
+        if alone:
+            said += " That a loss does not stand out elsewhere is no proof that there is none."
     values = [
         value
         for row, line in enumerate(seen.rank_correlation)
@@ -91,14 +135,20 @@ def cross_text(seen: CrossProbe, findings: Findings) -> str:
     if values:
         alike = f"{values[0]:.2f}" if len(values) == 1 else f"{min(values):.2f} to {max(values):.2f}"
         said += f" The probes' layers rank alike by {alike} (Spearman; 1 is the same order, 0 none)."
-    return (
-        said
-        + " A layer outside the first five of a probe may matter to it all the same: look at its interval."
-    )
+    return said
 
 
 def _named(layers: Sequence[int]) -> str:
-    return f"{'layers' if len(layers) > 1 else 'layer'} {', '.join(map(str, layers))}"
+    """Layers in order, with those that follow each other as `3 to 6`."""
+    parts, start = [], layers[0]
+    for layer, following in zip(layers, [*layers[1:], None], strict=True):
+        if following != layer + 1:
+            if layer - start > 1:
+                parts.append(f"{start} to {layer}")
+            else:
+                parts += [str(one) for one in range(start, layer + 1)]
+            start = layer if following is None else following
+    return f"{'layers' if len(layers) > 1 else 'layer'} {', '.join(parts)}"
 
 
 def _told(seen: CrossProbe, findings: Findings, column: str) -> dict[str, Any]:
@@ -148,11 +198,23 @@ def _compared(findings: Findings, loss: Callable[[Configuration, str], float | N
     return CrossProbe(
         probes=findings.probes,
         profiles=profiles,
+        needed={probe: _needed(findings, singles, probe) for probe in findings.probes},
         top_layers=top,
         universal=tuple(sorted(set.intersection(*sets.values()))) if sets else (),
         specific={probe: layers for probe, layers in specific.items() if layers},
         correlation=_correlation([profiles[probe] for probe in findings.probes], ranks=False),
         rank_correlation=_correlation([profiles[probe] for probe in findings.probes], ranks=True),
+    )
+
+
+def _needed(findings: Findings, singles: Mapping[int, Configuration], probe: str) -> tuple[int, ...] | None:
+    effects = {layer: c.results[probe].effects.get(findings.metric) for layer, c in sorted(singles.items())}
+    if all(effect is None or effect.p_adjusted is None for effect in effects.values()):
+        return None
+    return tuple(
+        layer
+        for layer, effect in effects.items()
+        if effect is not None and effect.mean < 0 and stands_out(effect)
     )
 
 

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from neuroscan_farm.domain.measurements import Metric
 from neuroscan_farm.report.ablation import singles_of
 from neuroscan_farm.report.chance import stands_out
-from neuroscan_farm.report.cross_probe import TOP_LAYERS, CrossProbe
+from neuroscan_farm.report.cross_probe import CrossProbe
 from neuroscan_farm.report.figure_style import (
     SCALE,
     colour_bar,
@@ -31,7 +31,7 @@ def profiles_title(metric: Metric) -> str:
 def profiles_figure(findings: Findings, seen: CrossProbe) -> go.Figure:
     """Draw how much each probe loses without each layer; red is lost, green gained.
 
-    A dot marks an adjusted p below 0.05; a star over the map, a layer among the five largest of every probe.
+    A dot marks an adjusted p below 0.05; a star over the map, a layer whose loss has one on every probe.
     """
     text, depth, probes = METRIC_TEXT[findings.metric], findings.manifest.depth, list(seen.probes)
     losses = np.array([seen.profiles[probe] for probe in probes], dtype=np.float64) * text.scale
@@ -53,7 +53,7 @@ def profiles_figure(findings: Findings, seen: CrossProbe) -> go.Figure:
         xgap=1,
         ygap=2,
         hovertemplate="<b>%{y}</b> without layer %{x}<br>%{customdata}<extra></extra>",
-        colorbar=colour_bar(f"loss ({text.unit})", limit, text.decimals, clipped) | {"len": 1.1},
+        colorbar=colour_bar(text.unit, limit, text.decimals, below=clipped, above=clipped) | {"len": 1.1},
         name="loss",
     )
     singles = {gone.layer: c for gone, c in singles_of(findings).items() if gone.component == "layer"}
@@ -72,10 +72,10 @@ def profiles_figure(findings: Findings, seen: CrossProbe) -> go.Figure:
             name="adjusted p below 0.05",
             hoverinfo="skip",
         )
-    if seen.universal:
+    if seen.needed_by_all:
         figure.add_scatter(
-            x=list(seen.universal),
-            y=[names[-1]] * len(seen.universal),
+            x=list(seen.needed_by_all),
+            y=[0] * len(seen.needed_by_all),
             yaxis="y2",
             mode="markers",
             marker={
@@ -84,10 +84,9 @@ def profiles_figure(findings: Findings, seen: CrossProbe) -> go.Figure:
                 "color": "#ffd23f",
                 "line": {"width": 1, "color": "#14171c"},
             },
-            name=f"among the {TOP_LAYERS} largest of every probe",
+            name="universal: the loss stands out on every probe",
             hovertemplate="layer %{x} is universal<extra></extra>",
         )
-        figure.data[-1].y = [0] * len(seen.universal)
     layout = layout_of(
         findings,
         probes[0],
@@ -95,7 +94,7 @@ def profiles_figure(findings: Findings, seen: CrossProbe) -> go.Figure:
         title=profiles_title(findings.metric),
         view=f"{len(probes)} probes",
     )
-    layout["title"]["subtitle"]["text"] = f"the {TOP_LAYERS} largest losses or gains count as a probe's own"
+    layout["title"]["subtitle"]["text"] = "a layer is universal where its loss stands out on every probe"
     height = 260 + 30 * len(probes)
     figure.update_layout(layout, height=height, legend=legend_below(height))
     figure.update_xaxes(
@@ -141,7 +140,7 @@ def correlation_figure(findings: Findings, seen: CrossProbe) -> go.Figure:
         hoverongaps=False,
         customdata=pearson,
         hovertemplate="%{y} and %{x}<br>of ranks %{text}, of losses %{customdata}<extra></extra>",
-        colorbar={"title": {"text": "correlation", "side": "right"}, "thickness": 16, "outlinewidth": 0},
+        colorbar={"thickness": 16, "outlinewidth": 0},
         name="correlation",
     )
     layout = layout_of(

@@ -38,6 +38,9 @@ SCALE = [
 GAIN, LOSS = "#0c906c", "#a3122a"
 GREY = "#6d727c"
 FRONT = "#d9a400"  # of what nothing beats
+# Under the title of a colour bar, so that it keeps off the uppermost tick; Plotly drops lines that are empty.
+_GAP = '<br><span style="color:rgba(0,0,0,0);font-size:6px">.</span>'
+_ROOM = 0.2  # of the half of a colour bar: labels that are closer would touch in the smallest figure
 GRID = "rgba(128,128,128,0.2)"
 
 
@@ -57,6 +60,8 @@ PAIR_SCALE = [
     [0.5 + 0.5 * math.copysign(abs((k - _MIDDLE) / _MIDDLE) ** 1.5, k - _MIDDLE), colour]
     for k, colour in enumerate(_PAIR_COLOURS)
 ]
+# Of pairs that are not decided: tints that no one takes for an interaction of the bar above.
+PALE_PAIR_SCALE = [[0.0, "#e6eff7"], [0.5, "#f5f4f1"], [1.0, "#fcf0e1"]]
 # Series that are kinds, not sizes; told apart in both themes and without red and green.
 SERIES = ("#3f7fbf", "#e0872f", "#7d5fb2", "#2a9d8f", "#c2588c", "#8a8f3c", "#5a6b8c", "#b5534a")
 
@@ -129,17 +134,48 @@ def limit_of(values: npt.NDArray[np.float64], *, share: float = 0.9) -> tuple[fl
     return limit, bool(sizes.max() > limit * (1 + 1e-9))
 
 
-def colour_bar(label: str, limit: float, decimals: int, clipped: bool) -> dict[str, Any]:
-    """A symmetric colour bar whose ends say where values reach beyond."""
-    ends = [-limit, -limit / 2, 0.0, limit / 2, limit]
+def colour_bar(
+    unit: str,
+    limit: float,
+    decimals: int,
+    *,
+    below: bool = False,
+    above: bool = False,
+    noise: float | None = None,
+) -> dict[str, Any]:
+    """A symmetric colour bar with its unit on top: beside it, a title would run through the ticks.
+
+    Args:
+        unit: of the numbers.
+        limit: where the colours end on both sides of zero.
+        decimals: of the ticks, at least.
+        below: whether values reach below the colours.
+        above: whether they reach above.
+        noise: what the best would show by chance, to be marked; None where that is unknown, or not above zero.
+    """
     decimals = max(decimals, 2 - math.floor(math.log10(limit)))  # three digits at least, however small
-    texts = [f"{end:+.{decimals}f}" if end else "0" for end in ends]
-    if clipped:
-        texts[0], texts[-1] = f"≤ {texts[0]}", f"≥ {texts[-1]}"
+
+    def written(value: float) -> str:
+        return f"{value:+.{decimals}f}"
+
+    ticks = {end: written(end) if end else "0" for end in (-limit, -limit / 2, 0.0, limit / 2, limit)}
+    if below:
+        ticks[-limit] = f"≤ {ticks[-limit]}"
+    if above:
+        ticks[limit] = f"≥ {ticks[limit]}"
+    if noise is not None:
+        said = f"noise {written(noise)}"
+        if noise > limit:  # beyond the colours: nothing that is drawn reaches it
+            ticks[(1 - _ROOM) * limit] = f"▲ {said}"
+        elif noise < _ROOM * limit:
+            ticks[0.0] = f"0, {said}"
+        else:
+            ticks = {end: text for end, text in ticks.items() if abs(end - noise) >= _ROOM * limit}
+            ticks[noise] = said
     return {
-        "title": {"text": label, "side": "right"},
-        "tickvals": ends,
-        "ticktext": texts,
+        "title": {"text": unit.replace(" ", "<br>", 1) + _GAP, "side": "top"},
+        "tickvals": list(ticks),
+        "ticktext": list(ticks.values()),
         "thickness": 16,
         "outlinewidth": 0,
     }
@@ -166,11 +202,17 @@ def gains_in_view(values: Sequence[float], *, shown: Sequence[float] = ()) -> li
 
 def layer_ticks(depth: int) -> list[int]:
     """Layers worth a tick, so that at most 26 stand on an axis; the last is there."""
+    return _ticks(depth, last=depth - 1)
+
+
+def boundary_ticks(depth: int) -> list[int]:
+    """Boundaries between layers worth a tick, from 0 to `depth`; the last is there."""
+    return _ticks(depth, last=depth)
+
+
+def _ticks(depth: int, *, last: int) -> list[int]:
     stride = next((stride for stride in (1, 2, 5, 10, 20, 50) if depth / stride <= 26), 100)
-    last = depth - 1
-    return [layer for layer in range(0, depth, stride) if last - layer >= stride or layer == last] + (
-        [] if last % stride == 0 else [last]
-    )
+    return [tick for tick in range(0, last, stride) if last - tick >= stride] + [last]
 
 
 def _baseline_text(findings: Findings, probe: str | None, metric: Metric) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from neuroscan_farm.domain.measurements import Metric
-from neuroscan_farm.report.ablated import ablated_of
 from neuroscan_farm.report.ablation import has_ablations, singles_of
 from neuroscan_farm.report.ablation_chart import ablation_chart, ablation_title
 from neuroscan_farm.report.bars import MOST_BARS, bars
@@ -21,6 +20,7 @@ from neuroscan_farm.report.figure_style import Drawn, change_title
 from neuroscan_farm.report.findings import Findings
 from neuroscan_farm.report.heatmap import grid_of, heatmap
 from neuroscan_farm.report.interaction_map import interaction_map, interaction_title
+from neuroscan_farm.report.left_out import left_out_by
 from neuroscan_farm.report.multi_probe import MultiProbe
 from neuroscan_farm.report.multi_probe_figures import lines_title, probe_lines, probe_scatter, scatter_title
 
@@ -91,5 +91,5 @@ def probe_figures(findings: Findings, *, several: MultiProbe | None, cross: Cros
 
 def _ablations_in(findings: Findings) -> int:
     """How many configurations leave out one thing or two whole layers: those that other figures show."""
-    gone = (ablated_of(c.path, findings.manifest.depth) for c in findings.configurations)
+    gone = (left_out_by(c.path, findings.manifest.depth) for c in findings.configurations)
     return sum(one is not None and len(one) <= 2 for one in gone)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -14,7 +13,7 @@ import plotly.graph_objects as go
 from neuroscan_farm.domain.measurements import Metric
 from neuroscan_farm.report.chance import stands_out
 from neuroscan_farm.report.configurations import Configuration
-from neuroscan_farm.report.figure_style import GREY, SCALE, layout_of
+from neuroscan_farm.report.figure_style import GREY, SCALE, boundary_ticks, colour_bar, layout_of
 from neuroscan_farm.report.findings import Findings
 from neuroscan_farm.report.hover import absence_text, hover_row, hover_template
 from neuroscan_farm.report.metric_text import METRIC_TEXT, MetricText
@@ -117,7 +116,7 @@ def heatmap(
         ygap=gap,
         hovertemplate=hover_template(findings.metric),
         showscale=bool(np.isfinite(changes).any()),
-        colorbar=_colour_bar(text, limit, clipped, noise),
+        colorbar=colour_bar(text.unit, limit, text.decimals, below=clipped, noise=_marked(noise, text)),
     )
     _add_outline(figure, worse, name="worse, adjusted p < 0.05", dash="dot")
     _add_outline(figure, better, name="better, adjusted p < 0.05", dash="solid")
@@ -141,12 +140,9 @@ def heatmap(
             figure.add_scatter(x=[None], y=[None], mode="markers", marker=square, name=name, hoverinfo="skip")
     layout = layout_of(findings, probe, shown)
     if noise is not None:
-        layout["title"]["subtitle"]["text"] += (
-            f" · best of {noise.tried} expected under noise: {text.change(noise.mean)}, "
-            f"in one case of twenty {text.change(noise.high)}"
-        )
+        layout["title"]["subtitle"]["text"] += _noise_said(noise, text)
     figure.update_layout(layout, height=680)
-    ticks = _ticks(depth)
+    ticks = boundary_ticks(depth)
     figure.update_xaxes(
         title="j: end of the block (exclusive)",
         range=[0.5, depth + 0.5],
@@ -168,6 +164,24 @@ def heatmap(
     return figure
 
 
+def _marked(noise: Noise | None, text: MetricText) -> float | None:
+    """What the colour bar marks as noise; of one configuration, chance expects nothing."""
+    return None if noise is None or noise.tried == 1 or noise.mean <= 0 else noise.mean * text.scale
+
+
+def _noise_said(noise: Noise, text: MetricText) -> str:
+    expected = (
+        ""
+        if noise.tried == 1
+        else f" · best of {noise.tried} expected under noise: {text.change(noise.mean)}"
+    )
+    return (
+        expected
+        if noise.high is None
+        else f"{expected} · the best stands out above {text.change(noise.high)}"
+    )
+
+
 def _limit(changes: npt.NDArray[np.float32]) -> tuple[float, bool]:
     """Where the colours end on both sides of zero, and whether losses reach beyond.
 
@@ -183,32 +197,6 @@ def _limit(changes: npt.NDArray[np.float32]) -> tuple[float, bool]:
         limit = min(max(limit, gain), 20 * gain)
     limit = limit if limit > 0 else float(sizes.max()) or 1.0
     return limit, bool(sizes.max() > limit * (1 + 1e-9))
-
-
-def _colour_bar(text: MetricText, limit: float, clipped: bool, noise: Noise | None) -> dict[str, Any]:
-    ends = [-limit, -limit / 2, 0.0, limit / 2, limit]
-    decimals = max(text.decimals, 2 - math.floor(math.log10(limit)))  # three digits at least, however small
-    texts = [f"{end:+.{decimals}f}" if end else "0" for end in ends]
-    if clipped:
-        texts[0] = f"≤ {texts[0]}"
-    ticks = dict(zip(ends, texts, strict=True))
-    if noise is not None and noise.mean > 0:
-        level = noise.mean * text.scale
-        said = f"noise {level:+.{decimals}f}"
-        if level > limit:  # beyond the colours: nothing that is drawn reaches it
-            ticks[limit] = f"{ticks[limit]}<br>▲ {said}"
-        else:
-            ticks = {
-                end: label for end, label in ticks.items() if abs(end - level) > 0.08 * limit or end == 0.0
-            }
-            ticks[level] = said
-    return {
-        "title": {"text": text.label, "side": "right"},
-        "tickvals": list(ticks),
-        "ticktext": list(ticks.values()),
-        "thickness": 16,
-        "outlinewidth": 0,
-    }
 
 
 def _add_marks(
@@ -248,11 +236,6 @@ def _add_outline(figure: go.Figure, cells: Collection[tuple[int, int]], *, name:
                 ys += [*down, None]
     line = {"color": "#14171c", "width": 1.8 if dash == "solid" else 1.2, "dash": dash}
     figure.add_scatter(x=xs, y=ys, mode="lines", line=line, name=name, hoverinfo="skip")
-
-
-def _ticks(depth: int) -> list[int]:
-    stride = next((stride for stride in (1, 2, 5, 10, 20, 50) if depth / stride <= 26), 100)
-    return sorted({*(k for k in range(0, depth + 1, stride) if depth - k >= stride or k == depth), depth, 0})
 
 
 def _star_size(depth: int) -> int:

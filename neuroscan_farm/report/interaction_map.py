@@ -15,6 +15,7 @@ from neuroscan_farm.report.configurations import Configuration
 from neuroscan_farm.report.figure_style import (
     GREY,
     PAIR_SCALE,
+    PALE_PAIR_SCALE,
     colour_bar,
     layer_ticks,
     layout_of,
@@ -25,7 +26,8 @@ from neuroscan_farm.report.metric_text import METRIC_TEXT, p_text
 from neuroscan_farm.statistics.interactions import Interaction
 
 _WAITING, _FAILED = "#d5d8de", GREY
-_PALE = 0.3  # of pairs that are not decided, so that what is decided is seen among thousands
+_PALE = PALE_PAIR_SCALE[-1][1]
+_NOT_DECIDED = "pale: not decided, the interval holds zero"
 _DECIDED = {
     "synergistic": "synergistic: more is lost together",
     "redundant": "redundant: less is lost together",
@@ -46,8 +48,8 @@ def interaction_title(metric: Metric) -> str:
 def interaction_map(findings: Findings, circuit: Circuit, *, probe: str | None) -> go.Figure:
     """Draw the interactions as a symmetric map of layers by layers; pairs that were not asked for are blank.
 
-    Pairs whose 95 % interval lies on one side of zero have full colours, the others pale ones; a dot marks an
-    adjusted p below 0.05. The colours end where 99 of 100 interactions are within.
+    Pairs whose 95 % interval lies on one side of zero have the colour bar's colours, the others a tint however large
+    they are; a dot marks an adjusted p below 0.05. The colours end where 99 of 100 interactions are within.
 
     Args:
         findings: of the run.
@@ -97,9 +99,13 @@ def interaction_map(findings: Findings, circuit: Circuit, *, probe: str | None) 
     )
     everything = np.where(np.isfinite(decided), decided, others)
     limit, clipped = limit_of(everything, share=0.99)
-    bar = colour_bar(f"interaction ({text.unit})", limit, text.decimals, clipped)
-    # The bar is of the one that is drawn in full, or a pale bar would not say what its colours are.
-    for name, values, opacity in (("independent or undecided", others, _PALE), ("decided", decided, 1.0)):
+    bar = colour_bar(text.unit, limit, text.decimals, below=clipped, above=clipped)
+    # The bar is of what is decided; of the pale ones only where there is nothing else.
+    some = bool(np.isfinite(decided).any())
+    for name, values, scale, barred in (
+        ("independent or undecided", others, PALE_PAIR_SCALE, not some and bool(np.isfinite(others).any())),
+        ("decided", decided, PAIR_SCALE, some),
+    ):
         figure.add_heatmap(
             x=layers,
             y=layers,
@@ -107,19 +113,18 @@ def interaction_map(findings: Findings, circuit: Circuit, *, probe: str | None) 
             zmin=-limit,
             zmid=0,
             zmax=limit,
-            opacity=opacity,
             customdata=[
                 [row if np.isfinite(value) else None for row, value in zip(line, drawn, strict=True)]
                 for line, drawn in zip(rows, values, strict=True)
             ],
             name=name,
-            colorscale=PAIR_SCALE,
+            colorscale=scale,
             hoverongaps=False,
             xgap=gap,
             ygap=gap,
             hovertemplate=_HOVER,
-            showscale=opacity == 1.0 and bool(np.isfinite(everything).any()),
-            colorbar=bar,
+            showscale=barred,
+            **({"colorbar": bar} if barred else {}),
         )
     for sign, (kind, name) in zip((0.6, -0.6), _DECIDED.items(), strict=True):
         if any(one.kind == kind for one in circuit.interactions[view].values()):
@@ -132,6 +137,11 @@ def interaction_map(findings: Findings, circuit: Circuit, *, probe: str | None) 
                 "colorscale": PAIR_SCALE,
             }
             figure.add_scatter(x=[None], y=[None], mode="markers", marker=square, name=name, hoverinfo="skip")
+    if np.isfinite(others).any():
+        pale = {"symbol": "square", "size": 11, "color": _PALE, "line": {"width": 1, "color": GREY}}
+        figure.add_scatter(
+            x=[None], y=[None], mode="markers", marker=pale, name=_NOT_DECIDED, hoverinfo="skip"
+        )
     if sure:
         figure.add_scatter(
             x=[x for _, x in sure],
@@ -162,7 +172,7 @@ def interaction_map(findings: Findings, circuit: Circuit, *, probe: str | None) 
 
 def _subtitle(circuit: Circuit, view: str | None) -> str:
     measured = len(circuit.interactions[view])
-    return f"{measured} pairs; pale: the 95 % interval holds zero; blank: not measured"
+    return f"{measured} pairs; pale: the 95 % interval holds zero, or there is none; blank: not measured"
 
 
 def _row(one: Interaction, metric: Metric) -> list[str]:

@@ -18,7 +18,8 @@ from neuroscan_farm.report.chance import chance, chance_text, noise_text, stands
 from neuroscan_farm.report.circuits import Circuit, circuit_of, circuit_text
 from neuroscan_farm.report.configurations import Configuration
 from neuroscan_farm.report.confirmation_text import confirmation_lines
-from neuroscan_farm.report.cost import controls_text, cost_text, has_costs
+from neuroscan_farm.report.controls import controls_text
+from neuroscan_farm.report.cost import cost_text, has_costs
 from neuroscan_farm.report.cross_probe import CrossProbe, cross_probe, cross_text
 from neuroscan_farm.report.failures import FailureGroup
 from neuroscan_farm.report.figure_json import figure_data

@@ -41,7 +41,7 @@ def notices(findings: Findings) -> list[str]:
     elif not findings.has_baseline:
         found.append(
             "The baseline (the untouched model) is not measured yet, so there are no changes against it yet. "
-            "Make the report again when it is; `neuroscan-farm resume` goes on with a run that was stopped."
+            "They come with its rows; `neuroscan-farm resume` goes on with a run that was stopped."
         )
     else:
         on_probes = [findings.baseline.results[probe] for probe in findings.probes]
@@ -226,9 +226,9 @@ def _noise(findings: Findings, view: str | None) -> dict[str, Any] | None:
         "configurations": noise.tried,
         "flips": noise.flips,
         "best_effect": noise.mean,
-        "best_effect_95": noise.high,
+        "best_must_exceed": noise.high,
         "best_standard_errors": noise.standard_errors,
-        "best_standard_errors_95": noise.standard_errors_high,
+        "best_must_exceed_standard_errors": noise.standard_errors_high,
     }
 
 

@@ -12,7 +12,7 @@ from neuroscan_farm.domain.measurements import Metric
 from neuroscan_farm.errors import RequestError
 from neuroscan_farm.report.ablation import ablation_files
 from neuroscan_farm.report.circuits import Circuit, circuit_files, circuit_of, circuit_text
-from neuroscan_farm.report.cost import controls_dict, controls_text
+from neuroscan_farm.report.controls import controls_dict, controls_text
 from neuroscan_farm.report.cross_probe import cross_probe, cross_probe_json, cross_text
 from neuroscan_farm.report.export import export, json_text, merge_text
 from neuroscan_farm.report.failures import failure_groups

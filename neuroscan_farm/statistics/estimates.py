@@ -86,7 +86,7 @@ def estimates(
                 q=float(tested.q[place_of[row]]),
                 no_interval=_flat(full) if alone else None,
             )
-    return found, best_under_noise([part[several] for part in parts])
+    return found, best_under_noise([part[several] for part in parts], tested=tested)
 
 
 def _exact_mean(rows: Sequence[Floats], counts: Sequence[int]) -> float | None:

@@ -15,6 +15,7 @@ TEST 27, 2018). Where there are no more flips than that, they are all there are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -26,6 +27,7 @@ from scipy.stats import false_discovery_control
 from neuroscan_farm.statistics.sample_matrix import Floats
 
 FLIPS = 2048
+LEVEL = 0.05  # of the family-wise error, two-sided
 _SEED = 20261121
 _MEANS_AT_ONCE = 1_000_000  # configurations times flips in memory together
 _NOT_LESS = 1 - 1e-9  # what is equal but for rounding is as extreme
@@ -44,10 +46,12 @@ class Noise:
     tried: int  # configurations
     flips: int
     standard_errors: float  # the largest of so many, on average
-    standard_errors_high: float  # its 95 % quantile
+    # What the configuration with the largest mean must exceed for an adjusted p below LEVEL; None where the samples are so
+    # few that nothing can.
+    standard_errors_high: float | None
     standard_error: float  # of the configuration with the largest mean: what is written in the metric's units
     mean: float  # the average, for configurations as noisy as that one, in the metric's units
-    high: float  # the 95 % quantile, in the metric's units
+    high: float | None  # what that one must exceed, in the metric's units
 
 
 class PValues(NamedTuple):
@@ -94,11 +98,17 @@ def p_values(parts: Sequence[Floats], *, flips: int = FLIPS) -> PValues:
     return PValues(p, np.maximum(adjusted, p), false_discovery_control(p))
 
 
-def best_under_noise(parts: Sequence[Floats], *, flips: int = FLIPS) -> Noise | None:
+def best_under_noise(
+    parts: Sequence[Floats], *, tested: PValues | None = None, flips: int = FLIPS
+) -> Noise | None:
     """Return what the best of the rows would show by chance; None where no row has a spread.
+
+    The average is of the largest mean. What the best must exceed agrees with its adjusted p, to the flip: it is above
+    `high` just where that p is below LEVEL.
 
     Args:
         parts: as `p_values` takes them.
+        tested: what that returned for them; None to have it worked out here.
         flips: how many; rounded down to a power of two.
     """
     held = [_Held(part, centred=True) for part in parts]
@@ -120,9 +130,35 @@ def best_under_noise(parts: Sequence[Floats], *, flips: int = FLIPS) -> Noise | 
         )
         largest.append((means / len(parts) / errors[rows, None]).max(axis=0))
     drawn = np.concatenate(largest)
-    average, high = float(drawn.mean()), float(np.quantile(drawn, 0.95))
-    error = float(errors[best])
-    return Noise(len(rows), len(signs), average, high, error, average * error, high * error)
+    average, error = float(drawn.mean()), float(errors[best])
+    high = _threshold(
+        parts, int(best), p_values(parts, flips=flips) if tested is None else tested, signs=signs
+    )
+    return Noise(
+        len(rows), len(signs), average, high, error, average * error, None if high is None else high * error
+    )
+
+
+def _threshold(parts: Sequence[Floats], row: int, tested: PValues, *, signs: Floats) -> float | None:
+    """Return the t that `row` must exceed for an adjusted p below LEVEL; None where none would do.
+
+    Rows that are more extreme and have such a p themselves are out of the comparison, as step-down has it.
+    """
+    held = [_Held(part) for part in parts]
+    order = np.argsort(-np.abs(_t([part.mean for part in held], held))[:, 0], kind="stable")
+    place = int(np.flatnonzero(order == row)[0])
+    undecided = np.flatnonzero(tested.p_adjusted[order[:place]] >= LEVEL)
+    compared = order[int(undecided[0]) if undecided.size else place :]
+    held = [part.ordered(compared) for part in held]
+    largest = np.concatenate(
+        [
+            np.abs(_t([part.means(sign) for part, sign in zip(held, some, strict=True)], held)).max(axis=0)
+            for some in _in_turn(signs, [part.shape[1] for part in parts], rows=len(compared))
+        ]
+    )
+    within = math.ceil(LEVEL * len(largest)) - 1  # so many flips may be as extreme
+    # Not flipping is one of the flips, and flipping all, where it is another, is as extreme.
+    return float(np.sort(largest)[::-1][within]) if within >= 2 else None
 
 
 class _Held:

@@ -10,6 +10,7 @@ parts/            rows of finished tasks: a Parquet file for each shard, or for 
 attempts/         what was tried and failed
 farm.json         which farm cares for the run, if one does
 control.json      what the user wants of the run now, and who is to carry it out
+serve.json        its place in the queue of a server without a farm (`serve/waiting.py`)
 similarity.json   how alike layers are, where a further stage asks for it
 report/           what the report step made of the parts
 """

@@ -187,10 +187,12 @@ def test_an_empty_folder_is_filled_and_one_in_use_is_left_alone(make_run: MakeRu
     run = make_run()
     (tmp_path / "empty").mkdir()
     assert materialize(run, PATH, tmp_path / "empty").folder == tmp_path / "empty"
-    with pytest.raises(StorageError, match="the folder is there and not empty"):
+    with pytest.raises(
+        RequestError, match="the folder is there and not empty"
+    ):  # exit code 5, as for other bad input
         materialize(run, PATH, tmp_path / "empty")
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(StorageError, match="a file is in the way"):
+    with pytest.raises(RequestError, match="a file is in the way"):
         materialize(run, PATH, tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from neuroscan_farm.checkpoints.certificate import Certificate
+from neuroscan_farm.checkpoints.certificate import CERTIFICATE_FILE, Certificate
 from neuroscan_farm.checkpoints.materialize import materialize
 from neuroscan_farm.checkpoints.verify import verify
 from neuroscan_farm.coordinator.extend import plan_addition
@@ -231,13 +231,30 @@ def test_the_shell_exits_with_5_where_a_checkpoint_differs(
     assert "neuroscan-farm verify" in err
     code, out, _ = shell("verify", str(tmp_path / "again"), "--run", str(run.root), "--json")
     assert (code, json.loads(out)["verdict"]) == (0, "equal")
-    assert shell("materialize", str(run.root), "-o", str(tmp_path / "x"))[0] == 5
+    assert shell("materialize", str(run.root), "--top", "1", "-o", str(tmp_path / "again"))[0] == 5  # in use
     forget_the_record(checkpoint)
     code, out, err = shell("verify", str(checkpoint), "--run", str(run.root), "--path", str(SAME_LENGTH))
     assert code == 5
     assert "is NOT the model along the path" in out
+    assert "nothing is written into it" in err
     assert "error: " in err
     assert "neuroscan-farm materialize" in err
+
+
+def test_a_folder_that_nobody_of_ours_made_is_left_as_it_is(
+    check: Check, run: RunDirectory, checkpoint: Path, tmp_path: Path
+) -> None:
+    forget_the_record(checkpoint)
+    assert check(PATH).is_equal
+    assert not (checkpoint / CERTIFICATE_FILE).exists()
+    source = Path(run.manifest.model_folder)
+    before = sorted(source.iterdir())
+    places = {"cache_dir": tmp_path / "cache", "cache_bytes": 10**9}
+    assert verify(source, run, path=LayerPath.identity(6), **places).is_equal  # type: ignore[arg-type]
+    # The source itself may be of mergekit.
+    (source / "mergekit_config.yml").write_text("slices: []")
+    assert verify(source, run, path=LayerPath.identity(6), **places).made_by == "mergekit"  # type: ignore[arg-type]
+    assert sorted(source.iterdir()) == sorted([*before, source / "mergekit_config.yml"])
 
 
 def test_where_memory_is_short_the_source_goes_before_the_checkpoint_comes(

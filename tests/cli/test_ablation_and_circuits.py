@@ -29,8 +29,8 @@ def test_the_options_of_circuits_become_its_request(command: Command, model: Pat
     said = command("plan", "circuits", "-m", model, "-p", probe, *map(str, words))
     assert said.code == 0, said.stderr
     assert (
-        "tasks              9 in 1 shards, and pairs around the layers whose absence changes most"
-        in said.stdout
+        "tasks              9 in 1 shards, and pairs around the layers whose absence moves scores most and pairs of "
+        "layers that are alike when they are finished" in said.stdout
     )
 
 
@@ -128,3 +128,21 @@ def test_a_run_of_half_layers_and_one_of_similar_pairs_end_with_their_reports(
     assert len(run.similarity.read()) == 6
     assert run.plan_complete()
     assert any(len(task.path.skipped(6)) == 2 for shard in run.shards() for task in shard.tasks)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "further"),
+    [
+        ("fast", ""),
+        ("exhaustive", ""),
+        ("thorough", ", and pairs of layers that are alike when they are finished"),
+    ],
+)
+def test_without_top_layers_no_pairs_around_them_are_promised(
+    command: Command, model: Path, probe: Path, strategy: str, further: str
+) -> None:
+    words = ("--strategy", strategy, "--top-layers", "0", "--pair", "1,4")
+    said = command("plan", "circuits", "-m", model, "-p", probe, *words)
+    assert said.code == 0, said.stderr
+    (tasks,) = [line for line in said.stdout.splitlines() if line.startswith("tasks ")]
+    assert tasks.endswith(f" shards{further}")

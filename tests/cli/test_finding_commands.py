@@ -102,3 +102,37 @@ def test_annotate_refuses_labels_of_another_depth(
     labels = tmp_path / "report.json"
     labels.write_text(json.dumps({"total_layers": 28, "layer_labels": {"0": "syntax"}}))
     refused(command("annotate", run.root, labels), 5, "total_layers is 28, but the run's model has 6 layers")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("materialize", "RUN", "-o", "out"), "no configuration is named"),
+        (("materialize", "RUN", "-o", "out", "--top", "1", "--block", "1,2"), "give one of them"),
+        (("export", "RUN", "--format", "mergekit", "--path", "0..3", "--block", "1,2"), "give one of them"),
+        (("verify", "out", "--run", "RUN", "--path", "0..3", "--block", "1,2"), "give one of them"),
+        (("verify", "out"), "--run"),
+    ],
+)
+def test_wrong_usage_ends_with_exit_code_2(
+    command: Command, run: RunDirectory, words: tuple[str, ...], said: str
+) -> None:
+    ended = command(*(str(run.root) if word == "RUN" else word for word in words))
+    assert ended.code == 2
+    assert said in ended.stderr
+    assert ended.stdout == ""
+
+
+def test_materialize_says_the_least_size_of_a_weight_file(command: Command, run: RunDirectory) -> None:
+    ended = command("materialize", run.root, "-o", "out", "--top", "1", "--shard-size", "60KB")
+    refused(ended, 5, "shard-size '60KB' is less than a megabyte; the least is 1MB")
+
+
+def test_the_audit_of_a_run_that_holds_samples_out_is_of_those_that_choose(
+    command: Command, tmp_path: Path
+) -> None:
+    held = build_run(tmp_path / "held", n_samples=32, confirm=0.5)
+    said = command("probes", "audit", "--run", held.root)
+    assert "scores are of the 16 samples that choose; the run holds out the other 16" in said.stdout
+    (one,) = json.loads(command("probes", "audit", "--run", held.root, "--json").stdout)["probes"]
+    assert (one["n_samples"], one["run"]["samples"]) == (32, 16)

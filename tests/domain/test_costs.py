@@ -28,9 +28,12 @@ def test_a_path_costs_what_its_visits_add(path: LayerPath, cost: Cost) -> None:
 def test_what_the_model_does_not_tell_is_absent_and_not_zero() -> None:
     path = LayerPath.duplicating([Block(0, 1)], 4)
     assert cost_of(path, 4) == Cost(1, None, None, 1.25)
+    assert cost_of(LayerPath.parse("0,1:mlp,2:attention,3"), 4, PARAMETERS) == Cost(
+        0, None, None, 1.0, in_part=2
+    )
     assert cost_of(path, 4, PARAMETERS) == Cost(1, 10, None, 1.25)
 
 
 def test_half_a_layer_has_no_known_parameters_and_counts_as_one_visit() -> None:
     path = LayerPath.parse("0..1,2:mlp,3")
-    assert cost_of(path, 4, PARAMETERS, KV_BYTES) == Cost(0, None, None, 1.0)
+    assert cost_of(path, 4, PARAMETERS, KV_BYTES) == Cost(0, None, None, 1.0, in_part=1)

@@ -133,18 +133,32 @@ def test_a_plan_that_does_not_fit_is_refused(tiny_llama: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "megabytes"),
-    [("700", 700), ("700MB", 700), ("1.5GB", 1500), (" 2 gb ", 2000), ("1GiB", 1073), ("1024MiB", 1073)],
+    [
+        ("700", 700),
+        ("700MB", 700),
+        ("1.5GB", 1500),
+        (" 2 gb ", 2000),
+        ("1500KB", 1),
+        ("1GiB", 1073),
+        ("1024MiB", 1073),
+    ],
 )
 def test_a_size_may_have_a_unit(text: str, megabytes: int) -> None:
     assert parse_megabytes(text, name="memory-limit") == megabytes
 
 
-@pytest.mark.parametrize("text", ["", "0", "-5", "7x", "GB", "1e3", "0.1", "١٠٠٠x"])
+@pytest.mark.parametrize("text", ["", "-5", "7x", "GB", "1e3", "١٠٠٠x"])
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(
         RequestError, match=r"memory-limit .* is no size; write megabytes, or a unit: 700, 700MB"
     ):
         parse_megabytes(text, name="memory-limit")
+
+
+@pytest.mark.parametrize("text", ["0", "0.1", "60KB", "0.08MB", "900 KiB", "999kb"])
+def test_less_than_a_megabyte_is_refused_with_the_least(text: str) -> None:
+    with pytest.raises(RequestError, match=f"shard-size '{text}' is less than a megabyte; the least is 1MB"):
+        parse_megabytes(text, name="shard-size")
 
 
 def test_sizes_are_said_with_the_digits_that_matter() -> None:

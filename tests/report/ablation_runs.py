@@ -12,7 +12,7 @@ import numpy as np
 from neuroscan_farm.domain.measurements import Outcome
 from neuroscan_farm.domain.paths import LayerPath
 from neuroscan_farm.domain.tasks import Task
-from neuroscan_farm.report.ablated import ablated_of
+from neuroscan_farm.report.left_out import left_out_by
 from neuroscan_farm.store.run_directory import RunDirectory
 from tests.report.conftest import Behaviour
 
@@ -36,7 +36,7 @@ def losing(
 
     def behaviour(probe: str, task: Task, sample: int, random: np.random.Generator) -> tuple[float, Outcome]:
         mine = (other or {}).get(probe, losses)
-        gone = ablated_of(task.path, len(mine)) or ()
+        gone = left_out_by(task.path, len(mine)) or ()
         lost = sum(mine[one.layer] * (1.0 if one.component == "layer" else 0.5) for one in gone)
         pairs = itertools.combinations([one.layer for one in gone], 2)
         lost += sum(planted.get(pair, 0.0) for pair in pairs)

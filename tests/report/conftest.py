@@ -53,6 +53,12 @@ def score_of(log_odds: float, *, values: bool = True, labelled: bool = True) -> 
     )
 
 
+def _answer(answer: str | Sequence[str] | None, number: int) -> str:
+    if isinstance(answer, str):
+        return answer
+    return str(number % 10) if answer is None else answer[number]
+
+
 def build_run(
     root: Path,
     *,
@@ -70,7 +76,7 @@ def build_run(
     values: bool = True,
     metric: str = "log_odds",
     confirm: float | None = None,
-    answer: str | None = None,
+    answer: str | Sequence[str] | None = None,  # of all samples, or of each
     model: str = "acme/tiny-llama",
     model_folder: str = "/models/tiny-llama",
     model_type: str = "llama",
@@ -85,7 +91,7 @@ def build_run(
                 Sample(
                     f"{name}-{k:03d}",
                     f"<script>alert({k})</script> {k}+1=",
-                    answer=(answer or str(k % 10)) if labelled else None,
+                    answer=_answer(answer, k) if labelled else None,
                 )
                 for k in range(n_samples)
             ),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.special import stdtrit
 
 from neuroscan_farm.domain.measurements import Metric, Outcome
 from neuroscan_farm.domain.tasks import Task
 from neuroscan_farm.report.audit import audit_run, detectable_text
 from neuroscan_farm.report.findings import read_findings
 from neuroscan_farm.report.summary import notices
+from neuroscan_farm.statistics.confirm_split import held_out_samples
 from tests.report.conftest import Behaviour, MakeRun
 
 
@@ -72,3 +74,40 @@ def test_the_smallest_detectable_effect_is_found_in_about_four_cases_of_five(mak
         effects = [c.results["math"].effects[Metric.LOG_ODDS] for c in again.configurations]
         found += [effect.p is not None and effect.p < 0.05 for effect in effects]
     assert 0.6 < np.mean(found) < 0.95
+
+
+def test_with_a_locked_split_floor_and_blind_answers_are_of_the_samples_that_choose(
+    make_run: MakeRun,
+) -> None:
+    """The questions that choose are all right and of many answers; those held out are all wrong and of one."""
+    probe = make_run(n_samples=40, confirm=0.5).probes()[0]
+    held = held_out_samples([probe], 0.5)["math"]
+    out = {number for number, sample in enumerate(probe.samples) if sample.sample_id in held}
+
+    def behave(probe: str, task: Task, sample: int, random: np.random.Generator) -> tuple[float, Outcome]:
+        return (-1.0 if sample in out or sample % 2 == 0 else 1.0) + float(random.normal(0, 0.1)), Outcome.OK
+
+    answers = ["7" if number in out else str(number % 7) for number in range(40)]
+    findings = read_findings(make_run(n_samples=40, confirm=0.5, behaviour=behave, answer=answers))
+    whole, scored = findings.audits["math"], findings.audits_of_scored["math"]
+    assert (whole.n_samples, scored.n_samples) == (40, 20)
+    assert whole.majority_answer == "7"
+    assert scored.answers.get("7") is None
+    assert findings.baseline is not None
+    accuracy = findings.baseline.results["math"].means["correct"]
+    assert accuracy == pytest.approx(sum(n not in out and n % 2 != 0 for n in range(40)) / 20)
+    seen = audit_run(findings, "math")
+    # Against the blind answer of all samples (half are 7), or on all of them, it would be at the floor.
+    assert not seen.at_floor
+    assert not any("floor" in warning for warning in seen.warnings)
+
+
+def test_among_all_the_smallest_effect_seen_rests_on_what_the_best_must_exceed(make_run: MakeRun) -> None:
+    findings = read_findings(make_run(n_samples=16))
+    noise, seen = findings.noise["math"], audit_run(findings, "math")
+    assert noise is not None
+    assert noise.standard_errors_high is not None
+    assert seen.typical_error is not None
+    assert seen.detectable is not None
+    needed = (noise.standard_errors_high + float(stdtrit(15, 0.8))) * seen.typical_error
+    assert seen.detectable_among_all == pytest.approx(max(needed, seen.detectable))

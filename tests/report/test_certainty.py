@@ -13,6 +13,7 @@ from neuroscan_farm.domain.measurements import Metric, Outcome
 from neuroscan_farm.domain.paths import Block
 from neuroscan_farm.domain.tasks import Task
 from neuroscan_farm.report.chance import chance, chance_text, noise_text, stands_out
+from neuroscan_farm.report.figure_style import colour_bar
 from neuroscan_farm.report.findings import Findings, read_findings
 from neuroscan_farm.report.heatmap import heatmap
 from neuroscan_farm.report.hover import hover_row
@@ -61,8 +62,9 @@ def test_a_planted_effect_stands_out_everywhere(make_run: MakeRun) -> None:
     said = one_line(summary_text(findings, failures=[]))
     assert "adj. p" in said
     text = f"+{effect.mean:.3f} (adjusted p {p_text(effect.p_adjusted)})"
-    assert f"in one case of twenty; the best here: {text}" in said
-    assert "1 are better than the untouched model and 0 worse (adjusted p below 0.05)" in said
+    assert f"only above +{noise.high:.3f} it stands out" in said
+    assert f"the best here: {text}" in said
+    assert "1 is better than the untouched model and 0 worse (adjusted p below 0.05)" in said
     row = hover_row(best, probe=None, metric=Metric.LOG_ODDS)
     assert row[13].startswith(f"adjusted p {p_text(effect.p_adjusted)} · q ".replace("<", "&lt;"))
 
@@ -91,6 +93,7 @@ def test_the_numbers_of_the_files_are_those_of_the_effects(make_run: MakeRun) ->
     noise = findings.noise[None]
     assert noise is not None
     assert summary["noise"]["math"]["best_effect"] == noise.mean
+    assert summary["noise"]["math"]["best_must_exceed"] == noise.high
     assert summary["confirmation"] is None
     top = results_json(findings, probe="math")["top_configs"][0]
     assert (top["p_adjusted"], top["q"]) == (effect.p_adjusted, effect.q)
@@ -151,9 +154,11 @@ def test_the_heatmap_marks_the_noise_at_the_colour_bar_and_in_its_title(make_run
     figure = heatmap(findings, probe=None)
     (change,) = [trace for trace in figure.data if trace.name == "change"]
     texts = dict(zip(change.colorbar.ticktext, change.colorbar.tickvals, strict=True))
-    (mark,) = [text for text in texts if text.startswith("noise +")]
-    assert texts[mark] == pytest.approx(noise.mean)
+    # It is small against the colours, so that it shares the zero's label; alone, the two would lie on each other.
+    assert noise.mean < 0.2 * change.zmax
+    assert texts[f"0, noise +{noise.mean:.3f}"] == 0
     assert f"best of 21 expected under noise: +{noise.mean:.3f}" in figure.layout.title.subtitle.text
+    assert f"the best stands out above +{noise.high:.3f}" in figure.layout.title.subtitle.text
 
 
 def test_noise_beyond_the_colours_stands_at_their_end(make_run: MakeRun) -> None:
@@ -169,7 +174,8 @@ def test_noise_beyond_the_colours_stands_at_their_end(make_run: MakeRun) -> None
         if "noise +" in text
     ]
     ((text, value),) = marks
-    assert value == pytest.approx(min(level, change.zmax))
+    expected = 0 if level < 0.2 * change.zmax else 0.8 * change.zmax if level > change.zmax else level
+    assert value == pytest.approx(expected)
     assert ("▲" in text) == (level > change.zmax)
 
 
@@ -203,3 +209,38 @@ def test_p_values_are_written_with_two_digits_and_never_as_zero() -> None:
         "0.012",
         "0.50",
     ]
+
+
+@pytest.mark.parametrize("noise", [None, *np.linspace(0.001, 1.4, 60).tolist()])
+def test_labels_of_a_colour_bar_keep_apart_wherever_the_noise_is(noise: float | None) -> None:
+    bar = colour_bar("nats", 1.0, 3, below=True, noise=noise)
+    places = sorted(bar["tickvals"])
+    assert min(np.diff(places)) >= 0.2 - 1e-9
+    assert places[0] == -1
+    assert sum("noise" in text for text in bar["ticktext"]) == (noise is not None)
+    assert bar["title"]["side"] == "top"  # beside the bar it would run through the labels
+
+
+def test_one_configuration_is_no_best_of_many(make_run: MakeRun) -> None:
+    findings = read_findings(make_run(parameters={"blocks": ["2,4"]}, behaviour=one_helps, n_samples=16))
+    seen = chance(findings)
+    assert seen.noise is not None
+    assert seen.noise.tried == 1
+    said = f"{noise_text(seen)} {chance_text(seen)}"
+    assert "One configuration was tried. It shows +" in said
+    assert "configurations" not in said
+    assert "best" not in said
+    assert f"only above +{seen.noise.high:.3f} it stands out" in said
+
+
+def test_what_the_best_must_exceed_and_its_adjusted_p_never_contradict_each_other(make_run: MakeRun) -> None:
+    out = set()
+    for seed in range(8):
+        for behaviour in (one_helps, nothing_helps):
+            findings = read_findings(make_run(behaviour=behaviour, n_samples=16, seed=seed))
+            noise, effect = findings.noise[None], winner(findings)
+            assert noise is not None
+            assert noise.high is not None
+            assert (effect.mean > noise.high) == stands_out(effect)
+            out.add(stands_out(effect))
+    assert out == {True, False}

@@ -158,7 +158,11 @@ def test_the_map_is_symmetric_pale_where_undecided_and_dotted_where_sure(make_ru
         drawn = {(a, b) for a, b in np.argwhere(np.isfinite(z)).tolist() if a < b}
         assert drawn == {pair for pair, one in found.items() if one.kind in kinds}
         assert trace.zmin == -trace.zmax == -decided.zmax
-    assert pale.opacity < decided.opacity == 1.0
+    # However large, what is not decided is nearer to white than anything that the bar shows for the same size.
+    assert min(int(colour[k : k + 2], 16) for _, colour in pale.colorscale for k in (1, 3, 5)) >= 0xD0
+    assert decided.showscale
+    assert not pale.showscale
+    assert "pale: not decided, the interval holds zero" in by_name
     assert decided.z[1][2] == pytest.approx(found[1, 2].mean)
     row = decided.customdata[1][2]
     assert row[0] == "1 and 2"

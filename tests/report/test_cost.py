@@ -12,7 +12,8 @@ from neuroscan_farm.domain.costs import Cost
 from neuroscan_farm.domain.measurements import Outcome
 from neuroscan_farm.domain.paths import LayerPath, parse_blocks
 from neuroscan_farm.domain.tasks import Task
-from neuroscan_farm.report.cost import controls_of, controls_text, cost_front, cost_text, windows_of
+from neuroscan_farm.report.controls import controls_of, controls_text, windows_of
+from neuroscan_farm.report.cost import cost_front, cost_text
 from neuroscan_farm.report.cost_figure import cost_figure
 from neuroscan_farm.report.findings import Findings, read_findings
 from neuroscan_farm.report.write import write_report
@@ -75,11 +76,14 @@ def test_the_figure_shows_every_ranked_configuration_at_its_added_layers(make_ru
     ("cost", "text"),
     [
         (Cost(3, 1_234_567, 4096, 1.25), "+3 layers, +1.2 M parameters, +4,096 bytes of KV cache a token, ×1.25 layer time"),
-        (Cost(-1, None, None, 0.9), "-1 layer, ×0.90 layer time"),
+        (Cost(-1, None, None, 0.9), "-1 layer, parameters not known, KV cache not known, ×0.90 layer time"),
+        (Cost(-1, -9312, -128, 0.9), "-1 layer, -9.3 k parameters, -128 bytes of KV cache a token, ×0.90 layer time"),
+        (Cost(0, 320, 0, 1.0), "as many layers, +320 parameters, +0 bytes of KV cache a token, ×1.00 layer time"),
+        (Cost(0, None, None, 1.0, in_part=1), "as many layers, 1 layer in part; parameters, KV cache and time not known"),
         (None, "–"),
     ],
 )  # fmt: skip
-def test_what_is_not_known_of_a_cost_is_left_out(cost: Cost | None, text: str) -> None:
+def test_what_is_not_known_of_a_cost_is_said(cost: Cost | None, text: str) -> None:
     assert cost_text(cost) == text
 
 

@@ -68,8 +68,9 @@ def test_planted_layers_are_universal_and_specific_on_the_runs_own_metric(make_r
     assert seen.specific == {"math": (1,), "json": (2,)}
     assert seen.profiles["json"][2] == pytest.approx(-1.0, abs=0.01)
     said = cross_text(seen, findings)
-    assert "Universal: layers 0, 3, 4, 8" in said
-    assert "Of math alone: layer 1." in said
+    assert "Universal: layers 0, 3, 4, 8, whose loss of log-odds of the right answer stands out" in said
+    assert "On math alone: layers 1, 7." in said
+    assert "On json alone: layer 6." in said  # not 2: without it json gains
     assert cross_probe_json(findings)["by_ranking_metric"]["universal_layers"] == [0, 3, 4, 8]
 
 
@@ -96,7 +97,7 @@ def test_the_profiles_are_drawn_with_their_signs_dots_and_stars(make_run: MakeRu
     figure = profiles_figure(findings, cross_probe(findings))
     by_name = {trace.name: trace for trace in figure.data}
     assert np.array(by_name["loss"].z)[1][2] == pytest.approx(-1.0, abs=0.01)
-    assert by_name["among the 5 largest of every probe"].x == (0, 3, 4, 8)
+    assert by_name["universal: the loss stands out on every probe"].x == (0, 3, 4, 8)
     sure = set(zip(by_name["adjusted p below 0.05"].x, by_name["adjusted p below 0.05"].y, strict=True))
     expected = {
         (layer, probe)
@@ -141,9 +142,36 @@ def test_a_probe_without_rows_makes_no_layer_specific_to_the_others(make_run: Ma
     three = read_findings(run_of(make_run, probes=("math", "json", "eq"), behaviour=failing("eq")))
     seen = cross_probe(three)
     assert seen.universal == (0, 3, 4, 8)
-    assert "on all of math, json)" in cross_text(seen, three)
+    assert "on all of math, json." in cross_text(seen, three)
 
 
 def test_two_layers_have_no_correlation(make_run: MakeRun) -> None:
     content = cross_probe_json(read_findings(run_of(make_run, parameters={"layers": "0,1"})))
     assert content["correlation_matrix"] == [[1.0, None], [None, 1.0]]
+
+
+def test_layers_of_noise_are_neither_universal_nor_specific(make_run: MakeRun) -> None:
+    """Lists of the five largest of nine layers meet whatever is in them, so neuro-scan's file names some."""
+    none = losing(FLAT, {}, noise=1.0, other=dict.fromkeys(("math", "json"), FLAT))
+    findings = read_findings(run_of(make_run, behaviour=none))
+    seen = cross_probe(findings)
+    assert seen.universal
+    assert (seen.needed_by_all, seen.needed_by_one) == ((), {})
+    said = cross_text(seen, findings)
+    assert (
+        "No layer's loss of log-odds of the right answer stands out (adjusted p below 0.05) on every probe"
+        in said
+    )
+    assert "alone" not in said
+    names = {trace.name for trace in profiles_figure(findings, seen).data}
+    assert not any("universal" in name for name in names)
+    content = cross_probe_json(findings)
+    assert content["by_ranking_metric"]["universal_layers"] == list(seen.universal)
+    assert content["by_ranking_metric"]["needed_by_all"] == []
+
+
+def test_probes_of_one_sample_make_no_layer_universal(make_run: MakeRun) -> None:
+    findings = read_findings(run_of(make_run, n_samples=1))
+    seen = cross_probe(findings)
+    assert seen.needed == {"math": None, "json": None}
+    assert "Only 0 of 2 probes have p-values, so no layer is called universal." in cross_text(seen, findings)

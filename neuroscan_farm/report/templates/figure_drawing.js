@@ -3,6 +3,8 @@
 
 const NARROW = 560;  // pixels; below, a grid's colours are explained above it instead of beside it
 
+const INK = "#14171c";  // of outlines, as figures have them: made for light pages
+
 // A frame with the figure's title, its subtitle, and an empty place for the plot.
 function framed(figure) {
   const frame = document.createElement("figure");
@@ -40,6 +42,7 @@ function fitted(figure, plot, { colour, still, dark }) {
     // Cells without a change are pale: on a dark page they would outshine the others.
     const pale = own.type === "heatmap" ? !own.colorbar : own.marker?.symbol === "square" && own.x?.[0] === null;
     if (dark && pale) own.opacity = 0.4;
+    if (dark && own.mode === "lines" && own.line?.color === INK) own.line = { ...own.line, color: colour };
     return own;
   });
   return { data, layout: structuredClone(layout) };
@@ -47,7 +50,7 @@ function fitted(figure, plot, { colour, still, dark }) {
 
 // The ticks of a colour bar that lies down: its labels are long, so those that are close to the named level give way.
 function roomy({ tickvals, ticktext }) {
-  const named = ticktext.findIndex((text) => /^[a-z]/.test(text)), room = 0.45 * Math.max(...tickvals.map(Math.abs));
+  const named = ticktext.findIndex((text) => text.includes("noise")), room = 0.45 * Math.max(...tickvals.map(Math.abs));
   const kept = tickvals.map((value, k) => k).filter(
     (k) => named < 0 || k === named || Math.abs(tickvals[k] - tickvals[named]) > room);
   return { tickvals: kept.map((k) => tickvals[k]), ticktext: kept.map((k) => ticktext[k]) };

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from neuroscan_farm.domain.paths import LayerPath
-from neuroscan_farm.report.ablated import Ablated, ablated_of, without_text
+from neuroscan_farm.report.left_out import LeftOut, left_out_by, without_text
 
 
 @pytest.mark.parametrize(
@@ -22,8 +22,8 @@ from neuroscan_farm.report.ablated import Ablated, ablated_of, without_text
     ],
 )
 def test_what_is_left_out_is_read_from_the_path(path: str, gone: list[tuple[int, str]], name: str) -> None:
-    found = ablated_of(LayerPath.parse(path), 6)
-    assert found == tuple(Ablated(*one) for one in gone)
+    found = left_out_by(LayerPath.parse(path), 6)
+    assert found == tuple(LeftOut(*one) for one in gone)
     assert without_text(found) == name
 
 
@@ -31,8 +31,8 @@ def test_what_is_left_out_is_read_from_the_path(path: str, gone: list[tuple[int,
     "path", ["0..5", "0..3,2..5", "0..2,2,4..5", "1,0,2..5", "0..2,3:mlp,3:attention,4..5", "0..2,3,3:mlp,5"]
 )
 def test_what_runs_a_layer_twice_or_changes_the_order_is_no_ablation(path: str) -> None:
-    assert ablated_of(LayerPath.parse(path), 6) is None
+    assert left_out_by(LayerPath.parse(path), 6) is None
 
 
 def test_a_path_that_leaves_out_most_of_the_model_has_no_short_name() -> None:
-    assert without_text(ablated_of(LayerPath.parse("9"), 10)) is None
+    assert without_text(left_out_by(LayerPath.parse("9"), 10)) is None

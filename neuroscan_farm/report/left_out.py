@@ -13,7 +13,7 @@ _MOST_NAMED = 6
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Ablated:
+class LeftOut:
     """One thing that a path leaves out: a whole layer, or the attention or the feed-forward part of one."""
 
     layer: int
@@ -25,14 +25,14 @@ class Ablated:
         )
 
 
-def ablated_of(path: LayerPath, depth: int) -> tuple[Ablated, ...] | None:
+def left_out_by(path: LayerPath, depth: int) -> tuple[LeftOut, ...] | None:
     """Return what `path` leaves out of a model of `depth` layers, in order; None where it is no ablation.
 
     An ablation visits layers in their own order, none twice, and leaves out at least one, or a part of one.
     """
     if len(path) > depth:
         return None
-    found: list[Ablated] = []
+    found: list[LeftOut] = []
     expected = 0
     for (
         start,
@@ -41,15 +41,15 @@ def ablated_of(path: LayerPath, depth: int) -> tuple[Ablated, ...] | None:
         first, last, only = layer_of(start), layer_of(end - 1), component_of(start)
         if first < expected or last >= depth:
             return None
-        found += [Ablated(skipped, "layer") for skipped in range(expected, first)]
+        found += [LeftOut(skipped, "layer") for skipped in range(expected, first)]
         if only is not None:
-            found += [Ablated(layer, only.other.value) for layer in range(first, last + 1)]
+            found += [LeftOut(layer, only.other.value) for layer in range(first, last + 1)]
         expected = last + 1
-    found += [Ablated(skipped, "layer") for skipped in range(expected, depth)]
+    found += [LeftOut(skipped, "layer") for skipped in range(expected, depth)]
     return tuple(found) or None
 
 
-def without_text(gone: Sequence[Ablated] | None) -> str | None:
+def without_text(gone: Sequence[LeftOut] | None) -> str | None:
     """Return a short name such as `without 3 and 7`; None where nothing, or too much, is left out."""
     if not gone or len(gone) > _MOST_NAMED:
         return None
