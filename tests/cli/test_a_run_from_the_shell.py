@@ -214,7 +214,7 @@ def test_probes_are_added_to_a_finished_run_and_a_stopped_addition_goes_on(
 ) -> None:
     root = tmp_path / "r"
     scan = ["run", "duplication", "-m", str(tiny_llama), "-p", str(probe_file), "-o", str(root)]
-    options = ["--batch-size", "4", "--set", "engine.lane=general", "--shard-size", "1"]
+    options = ["--batch-size", "4", "--set", "engine.lane=general", "--shard-size", "1", "--max-block", "1"]
     assert shell(*scan, *options).returncode == 0
     rows = pd.read_parquet(root / "parts")
     with started("extend", str(root), "-p", str(long_probe)) as process:

@@ -362,11 +362,6 @@ def test_a_wrong_variable(asking: Asking, monkeypatch: pytest.MonkeyPatch, name:
     ("words", "code", "pieces"),
     [
         (["--format", "pickle"], 5, ["pickle", "mergekit"]),
-        (
-            ["--format", "mergekit", "--block", "1,3", "--path", "0..5"],
-            5,
-            ["--block, --path and --top each name a configuration"],
-        ),
         (["--format", "mergekit", "--block", "4,9"], 5, ["reaches beyond the model: it has 6 layers"]),
         (
             ["--format", "mergekit", "--metric", "accuracy"],
@@ -381,6 +376,14 @@ def test_an_export_that_cannot_be_made(
 ) -> None:
     finish(run)
     refused(command("export", run.root, *words), code, *pieces)
+
+
+def test_two_names_for_one_configuration_are_wrong_usage(command: Command, run: RunDirectory) -> None:
+    finish(run)
+    said = command("export", run.root, "--format", "mergekit", "--block", "1,3", "--path", "0..5")
+    assert said.code == 2
+    assert "--block, --path and --top each name a configuration; give one of them" in said.stderr
+    assert said.stdout == ""
 
 
 def test_a_probe_file_is_validated_by_its_own_command(command: Command, tmp_path: Path, probe: Path) -> None:
