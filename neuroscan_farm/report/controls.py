@@ -124,8 +124,9 @@ def _controls_said(one: Controls, findings: Findings, probe: str | None) -> str:
     if one.named:
         # Under the null of no special place, the subject is as likely to stand at any place among them all.
         p = (one.as_good + 1) / (one.n + 1)
+        be = "is" if one.as_good == 1 else "are"
         return (
-            f"{said}, and {one.as_good} of them are at least as good. If its place were of no matter, it would stand "
+            f"{said}, and {one.as_good} of them {be} at least as good. If its place were of no matter, it would stand "
             f"so high with a probability of {p_text(p)}."
         )
     return (
