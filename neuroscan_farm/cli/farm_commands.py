@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -25,6 +26,7 @@ from neuroscan_farm.cli.run_commands import (
 )
 from neuroscan_farm.errors import BrokerError, RequestError
 from neuroscan_farm.settings import load_settings
+from neuroscan_farm.store.places import is_url
 
 if TYPE_CHECKING:
     from neuroscan_farm.dispatch.farm_records import Presence
@@ -131,6 +133,10 @@ def up(
     serve_port: Annotated[
         int, typer.Option(min=1, max=65535, help="The port of the page, on 127.0.0.1.")
     ] = 8642,
+    runs_dir: Annotated[
+        str | None,
+        typer.Option(help="Where the runs are: a folder, or a URL; default is NEUROSCAN_RUNS_DIR."),
+    ] = None,
 ) -> None:
     """Bring a broker and workers up on this machine, until Ctrl-C."""
     from neuroscan_farm.dispatch.celery_queue import start_workers
@@ -140,6 +146,9 @@ def up(
         workers, gpu_split, memory_limit, stream=stream
     )  # what is wrong is said before anything is started
     command = _command(gpu_split, workers, memory_limit, stream=stream)
+    if runs_dir is not None:  # read by what is started here, as every setting is
+        where = runs_dir.rstrip("/") or "/"
+        os.environ["NEUROSCAN_RUNS_DIR"] = where if is_url(where) else str(Path(where).absolute())
     with RedisServer(port=port) as server:
         note(f"broker: {server.url}" + (f" and redis://127.0.0.1:{port}/0" if port else ""))
         note(f"submit to it with: NEUROSCAN_BROKER_URL={server.url} neuroscan-farm submit ...")

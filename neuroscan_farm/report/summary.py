@@ -41,7 +41,7 @@ def notices(findings: Findings) -> list[str]:
     elif not findings.has_baseline:
         found.append(
             "The baseline (the untouched model) is not measured yet, so there are no changes against it yet. "
-            "They come with its rows; `neuroscan-farm resume` goes on with a run that was stopped."
+            "They come with its rows. If nobody works on the run any more, `neuroscan-farm resume` goes on with it."
         )
     else:
         on_probes = [findings.baseline.results[probe] for probe in findings.probes]

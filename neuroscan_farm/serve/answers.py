@@ -8,7 +8,8 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Match
 
 from neuroscan_farm.errors import (
     BrokerError,
@@ -22,6 +23,7 @@ from neuroscan_farm.errors import (
 )
 from neuroscan_farm.logs import without_secrets
 from neuroscan_farm.serve.models import Error
+from neuroscan_farm.serve.pages import missing_html
 from neuroscan_farm.serve.runs import NoRun
 from neuroscan_farm.serve.security import Refused, too_large
 from neuroscan_farm.serve.submission_errors import fields_of
@@ -88,6 +90,23 @@ def answer(
     return JSONResponse(said.model_dump(exclude_none=True), status_code=status)
 
 
+def _methods(app: FastAPI, request: Request) -> list[str]:
+    """Every method that the address of a request takes; each route knows its own alone."""
+    found = []
+    for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"):
+        asked = {**request.scope, "method": method}
+        if any(route.matches(dict(asked))[0] is Match.FULL for route in app.router.routes):
+            found.append(method)
+    return found
+
+
+def _is_for_a_person(request: Request) -> bool:
+    """Whether a browser asks for a page, and not a page's script for data or a file."""
+    path = request.url.path
+    asks = "text/html" in request.headers.get("accept", "")
+    return asks and request.method == "GET" and not path.startswith(("/api/", "/static/"))
+
+
 def add_error_answers(app: FastAPI) -> None:
     """Turn every error into JSON with its status."""
 
@@ -115,7 +134,17 @@ def add_error_answers(app: FastAPI) -> None:
         return answer(422, text[:5000], None, problems)
 
     @app.exception_handler(HTTPException)
-    async def plain(_request: Request, error: HTTPException) -> JSONResponse:
+    async def plain(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 405:
+            headers = {"allow": ", ".join(_methods(app, request))}
+            if request.method == "OPTIONS":
+                return Response(status_code=204, headers=headers)
+            said = f"this address takes no {request.method[:40]}"
+            response = answer(405, said, f"it takes {headers['allow']}")
+            response.headers.update(headers)
+            return response
+        if error.status_code == 404 and _is_for_a_person(request):
+            return HTMLResponse(missing_html(request.url.path), status_code=404)
         refusal = too_large() if error.status_code == 413 else Refused(error.status_code, str(error.detail))
         response = answer(refusal.status, refusal.error, refusal.mend)
         response.headers.update(error.headers or {})

@@ -17,6 +17,7 @@ from starlette.responses import StreamingResponse
 
 from neuroscan_farm.domain.identity import content_digest
 from neuroscan_farm.errors import NeuroscanError
+from neuroscan_farm.logs import without_secrets
 from neuroscan_farm.serve.runs import LiveRun
 from neuroscan_farm.serve.state import Server
 
@@ -61,15 +62,25 @@ async def _events(server: Server, look: Callable[[], Event | None]) -> AsyncIter
 
 
 def of_a_run(server: Server, run: LiveRun) -> Callable[[], Event | None]:
-    """Look at one run: `run` says how it stands, `gone` that it is there no more."""
+    """Look at one run: `run` says how it stands, `trouble` why it cannot be read, `gone` that it is there no more."""
+    failed = ""
 
     def look() -> Event | None:
+        nonlocal failed
+        before, failed = failed, ""
         try:
             summary = server.summary(server.runs.find(run.id))
         except NeuroscanError as error:
-            if server.runs.is_there(run.id):
-                return None  # a store that is out of reach for a moment, or a plan that is just replaced
-            return Event("gone", "gone", {"id": run.id, "error": str(error)})
+            try:
+                there = server.runs.is_there(run.id)
+            except NeuroscanError:
+                there = True  # nobody can know: the store is out of reach
+            if not there:
+                return Event("gone", "gone", {"id": run.id, "error": without_secrets(str(error))})
+            failed = without_secrets(str(error))
+            if failed != before:  # a store that is out of reach for a moment, or a file that is just put back
+                return None
+            return Event("trouble", content_digest(failed, length=16), {"id": run.id, "error": failed})
         data = summary.model_dump(mode="json")
         best = "" if summary.best is None else str(summary.best.effect)
         return Event("run", f"{summary.stamp}-{best}-{'.'.join(summary.workers)}", data)

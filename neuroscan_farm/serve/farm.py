@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from neuroscan_farm.dispatch.farm_records import Ended, Presence
 from neuroscan_farm.dispatch.places_here import PlacesHere, read_places
 from neuroscan_farm.errors import BrokerError, NeuroscanError
 from neuroscan_farm.serve.config import ServeConfig
+from neuroscan_farm.store.places import is_url
 from neuroscan_farm.store.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
@@ -112,6 +114,41 @@ class Farm:
         register(run, broker, location=location)
         self.look()
 
+    def hand_over_again(self, run: RunDirectory) -> str | None:
+        """Put a run that the broker forgot back into the farm's care; what its user wants of it is not touched.
+
+        Returns:
+            Why it was not handed over; None where the farm has it.
+
+        Raises:
+            BrokerError: the broker is out of reach.
+            RunError: the run lies where the farm may not look, is of another version, or is damaged.
+            StorageError: the disk or the store refused.
+        """
+        broker, run_id = self.broker(), run.manifest.run_id
+        if broker.entry(run_id) is not None:
+            return None
+        ended = broker.ended(run_id)
+        if ended is not None:
+            last = (ended.reason or "").strip().rpartition("\n")[2]
+            return f"the farm ended it ({ended.state}{f': {last}' if last else ''})"
+        given = run.farm()
+        if given is not None and given[0] != broker.queue:
+            return f"it was given to the farm {given[0]}, and this is {broker.queue}"
+        run.check_versions()
+        run.plan_complete()  # a damaged plan is said here, and not by a worker's log
+        self.confine(run.location)
+        location = None if given is None else self._called(run, given[1])
+        if given is not None and location is None and self._is_at(given[1], run_id):
+            return f"it is a copy of the one that this farm was given, {given[1]}"
+        for notice in run.parts.set_bad_aside(thorough=True):
+            log.warning("run %s: %s", run_id, notice)
+        if run.control()[:2] != ("running", "celery"):
+            return "somebody wants something else of it by now"
+        register(run, broker, location=location or location_on(broker, run))
+        self.look()
+        return None
+
     def confine(self, location: str) -> None:
         """Refuse a place outside of the roots of this machine, if there are any.
 
@@ -126,6 +163,24 @@ class Farm:
             self.broker().unregister(run_id, Ended("cancelled", None, 1))
         except BrokerError as error:
             log.info("run %s: %s", run_id, error)
+
+    def _called(self, run: RunDirectory, location: str) -> str | None:
+        """Return `location` where it is how the farm calls the very place of this run."""
+        if location == run.location:
+            return location
+        try:
+            here = self._places().run_location(location)
+        except NeuroscanError:
+            return None
+        there = run.location if is_url(run.location) else os.path.realpath(run.location)
+        return location if here == there else None
+
+    def _is_at(self, location: str, run_id: str) -> bool:
+        """Whether the run of this id is at a place that the farm names."""
+        try:
+            return RunDirectory.open(self._places().run_location(location)).manifest.run_id == run_id
+        except NeuroscanError:
+            return False
 
     def _places(self) -> PlacesHere:
         config = self._config

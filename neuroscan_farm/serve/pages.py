@@ -84,6 +84,11 @@ def login_html(said: str | None = None) -> str:
     return _shell("login.html.j2", here="", said=said)
 
 
+def missing_html(path: str) -> str:
+    """Return the page that says that there is none at an address."""
+    return _shell("missing.html.j2", here="", path=path[:200])
+
+
 def _file(name: str, request: Request) -> Response:
     """A file of the page; the browser asks again each time whether it changed, but for plotly.js, whose name tells."""
     asset = _plotly() if name == plotly_name() else _assets().get(name)

@@ -22,6 +22,9 @@ from neuroscan_farm.store.run_directory import RunDirectory
 _THREADS = 16  # that look into an object store at a time
 _MOST_NAME = 255
 _SETTLED_NANOSECONDS = 2_000_000_000
+_REST_SECONDS = (
+    3.0  # then a finished run is looked at in full: a file that is damaged in place changes no folder
+)
 
 
 class NoRun(RunError):
@@ -50,6 +53,7 @@ class LiveRun:
         self._additions: dict[str, RunDirectory] = {}
         self._looks: dict[str, tuple[str, Overview]] = {}
         self._rest: tuple[tuple[int, ...], Seen] | None = None  # folders' times, and what was seen then
+        self._rested = -math.inf  # since when, by time.monotonic
         self._lock = threading.Lock()
 
     @property
@@ -73,7 +77,8 @@ class LiveRun:
         """
         with self._lock:
             times = self._times()
-            if self._rest is not None and times is not None and self._rest[0] == times:
+            fresh = time.monotonic() - self._rested < _REST_SECONDS
+            if self._rest is not None and times is not None and self._rest[0] == times and fresh:
                 return self._rest[1]
             stamp, rows_stamp, overview = self._look(self.directory)
             added = [self._look(addition) for addition in self._added()]
@@ -89,6 +94,7 @@ class LiveRun:
             )
             at_rest = overview.state == "finished" and not added and waiting is None
             self._rest = (times, seen) if at_rest and times is not None else None
+            self._rested = time.monotonic()
             return seen
 
     def _times(self) -> tuple[int, ...] | None:

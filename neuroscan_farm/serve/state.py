@@ -13,6 +13,7 @@ from neuroscan_farm.coordinator.overview import Overview
 from neuroscan_farm.errors import NeuroscanError
 from neuroscan_farm.serve.config import ServeConfig
 from neuroscan_farm.serve.farm import Farm, FarmSeen
+from neuroscan_farm.serve.forgotten import Forgotten
 from neuroscan_farm.serve.local_work import LocalWork, is_waiting
 from neuroscan_farm.serve.models import Addition, Executor, RunSummary, State
 from neuroscan_farm.serve.results import Results
@@ -35,6 +36,7 @@ class Server:
         self.runs = Runs(config.runs_dir)
         self.results = Results()
         self.farm = Farm(config)
+        self.forgotten = Forgotten(self.runs, self.farm)
         self.local = LocalWork(self.runs, config.cache_dir / "serve")
         self.jobs: Jobs = Jobs(config)
         self.submitting = threading.Lock()
@@ -43,6 +45,7 @@ class Server:
     def start(self) -> None:
         """Begin to look at the farm, and to carry out what waits."""
         self.farm.start()
+        self.forgotten.start()
         self.local.start()
         threading.Thread(target=self._look_ahead, name="look-ahead", daemon=True).start()
 
@@ -50,6 +53,7 @@ class Server:
         """Stop in order."""
         self.local.close()
         self.jobs.close()
+        self.forgotten.close()
         self.farm.close()
         self.results.close()
         self.runs.close()
@@ -116,7 +120,7 @@ class Server:
             if not farm.reachable:
                 return f"nobody knows who works on it: {farm.says}"
             if state == "stopped":
-                return "the farm does not know this run; resume it"
+                return self.forgotten.says(run.directory)
             if state == "queued" and not farm.workers:
                 return "no worker is on the farm yet; start one with `neuroscan-farm worker`"
             return None

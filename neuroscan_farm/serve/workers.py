@@ -31,7 +31,11 @@ def worker_events(server: TheServer) -> StreamingResponse:
 
 @router.post("/workers/{name}/drain", responses=errors(404, 503))
 def drain(name: str, server: TheServer, undo: bool = False) -> Drained:
-    """Let a worker finish its shard and leave; `undo` takes that back while it is still there."""
+    """Let a worker finish its shard and leave; `undo` takes that back while it is still there.
+
+    Workers are known to the broker alone: where it is out of reach, or there is none, the answer is 503, and nothing is
+    kept for later.
+    """
     broker = server.farm.broker()
     if name not in {worker.name for worker in broker.present()}:
         raise Refused(

@@ -116,8 +116,8 @@ def read_whole(run: RunDirectory, columns: Sequence[str]) -> Whole:
         if done < len(theirs):
             names = ", ".join(addition.manifest.probes)
             unfinished.append(
-                f"Of the probes that were added ({names}), {done} of {len(theirs)} tasks are measured; go on with "
-                f"`neuroscan-farm resume {addition.location}`"
+                f"Of the probes that were added ({names}), {done} of {len(theirs)} tasks are measured; if nobody works "
+                f"on them any more, go on with `neuroscan-farm resume {addition.location}`"
             )
     return Whole(manifest, pa.concat_tables(tables), tuple(unfinished))
 

@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from neuroscan_farm.analyses import read_request
+from neuroscan_farm.coordinator.prepare import make_plan, prepare
 from neuroscan_farm.store.run_directory import RunDirectory
 from tests.farm_fixtures import wait_for
 from tests.serve.api import a_request
@@ -204,6 +206,33 @@ def test_up_brings_the_page_too_and_its_workers_carry_out_what_is_submitted(
         up.send_signal(signal.SIGTERM)
         assert up.wait(timeout=60) == 143
         assert not client.answers()
+    finally:
+        up.kill()
+        up.wait()
+
+
+def test_a_farm_that_was_killed_and_brought_up_anew_goes_on_with_its_runs(
+    tmp_path: Path, free_port: int
+) -> None:
+    """`up` makes a new broker each time, which knows of nothing; the runs' folder is what it is told."""
+    request = read_request(a_request(parameters={"blocks": ["3,7"]}), where="here")
+    plan = make_plan(request)
+    run = prepare(plan, tmp_path / "these" / plan.run_id, executor="celery")
+    run.give_to_farm("neuroscan", run.location)
+    options = ["--workers", "1", "--serve", "--serve-port", str(free_port), "--runs-dir", "these/"]
+    up = subprocess.Popen(
+        [sys.executable, "-m", "neuroscan_farm", "up", *options],
+        env={**os.environ, "NEUROSCAN_RUNS_DIR": str(tmp_path / "others")},
+        cwd=tmp_path,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        client = Client(free_port)
+        wait_for(client.answers, "the page")
+        wait_for(lambda: client.get(f"/runs/{plan.run_id}")["state"] == "finished", "the end of the run")
+        assert run.parts.look().done == {task.task_id for shard in run.shards() for task in shard.tasks}
+        up.send_signal(signal.SIGTERM)
+        assert up.wait(timeout=60) == 143
     finally:
         up.kill()
         up.wait()

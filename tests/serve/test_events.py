@@ -104,6 +104,29 @@ def test_a_plan_that_cannot_be_read_for_a_moment_does_not(api: Api, tmp_path: Pa
     assert look() is not None
 
 
+def test_a_run_that_cannot_be_read_any_more_is_told_with_the_reason_and_again_when_it_can(
+    api: Api, tmp_path: Path
+) -> None:
+    manifest = build_run(tmp_path / "runs" / "one", depth=5).root / "manifest.json"
+    whole = manifest.read_text()
+    look = of_a_run(api.server, api.server.runs.find("one"))
+    heard = told(
+        api,
+        look,
+        until=lambda heard: any(piece.startswith(b"event: trouble") for piece in heard),
+        between=lambda: manifest.write_text("{"),
+    )
+    said = data_of(heard[-1])
+    assert said["id"] == "one"
+    assert "manifest.json: damaged" in said["error"]
+    assert api.get("/runs/one", status=409)["error"] == said["error"]
+    assert "damaged" in api.get("/runs")["left_out"][0]["error"]
+    manifest.write_text(whole)
+    event = look()
+    assert event is not None
+    assert event.name == "run"
+
+
 def test_the_list_tells_which_runs_changed_and_which_are_gone(api: Api, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     for name in ("one", "two"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,6 +22,7 @@ import uvicorn
 import yaml
 
 from neuroscan_farm.domain.measurements import Outcome
+from neuroscan_farm.report.metric_text import p_text
 from neuroscan_farm.serve.app import make_app
 from neuroscan_farm.serve.config import ServeConfig
 from neuroscan_farm.store.run_directory import Manifest
@@ -49,6 +51,13 @@ _FILLED = """() => (document.querySelector(".plot")?.data ?? []).filter((trace) 
   .flatMap((trace) => trace.customdata.flat()).filter((row) => row !== null).length"""
 # Whether the first figure fades what does not stand out.
 _FADED = "() => document.querySelector('.plot').data.some((trace) => /0.05 or more/.test(trace.name))"
+# Pixels from the title of the first figure's x axis to its legend.
+_GAP = """() => {
+  const box = (part) => document.querySelector(`.plot ${part}`).getBoundingClientRect();
+  return box(".legend").top - box(".xtitle").bottom;
+}"""
+# Makes the page read everything anew, as an event would.
+_LOOK_AGAIN = "() => document.dispatchEvent(new Event('visibilitychange'))"
 _OVERFLOW = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
@@ -267,6 +276,9 @@ def test_filters_are_in_the_address_and_an_empty_list_says_what_to_do(open_page:
         page.get_by_label("Text").fill("deep")
         page.locator("#runs-lead", has_text="1 of 4 runs").wait_for()
         assert "text=deep" in page.url
+        page.go_back()
+        page.locator("#runs-lead", has_text="3 of 4 runs").wait_for()
+        assert page.get_by_label("Text").input_value() == ""
         page.get_by_label("Text").fill("nobody has this")
         page.get_by_text("No run fits the filters.").wait_for()
         page.get_by_role("button", name="Show all runs").click()
@@ -326,6 +338,13 @@ def test_the_table_is_sorted_and_paged_by_the_server(open_page: OpenPage) -> Non
         page.locator("#shown", has_text="1 to 50 of 136").wait_for()
         page.get_by_role("button", name="Next").click()
         page.locator("#shown", has_text="51 to 100 of 136").wait_for()
+        page.reload()
+        page.locator("#shown", has_text="51 to 100 of 136").wait_for()
+        page.go_back()
+        page.locator("#shown", has_text="1 to 50 of 136").wait_for()
+        path = page.locator("#table td.path", has_text=re.compile(r"^0\.\.\d+,\d")).first
+        assert path.locator("wbr").count() == 1, "a path is broken after a comma"
+        assert path.evaluate("(cell) => getComputedStyle(cell).overflowWrap") == "normal"
         page.locator("#table thead").get_by_role("button", name="layers run").click()
         page.locator("#shown", has_text="1 to 50 of 136").wait_for()
         assert page.locator("#table tbody tr").first.locator("td").nth(3).inner_text() == "32"
@@ -349,10 +368,90 @@ def test_what_is_measured_so_far_is_shown_of_a_run_that_stands_still(open_page: 
         assert "nobody carries it out" in page.locator("#actions").inner_text().lower()
 
 
-def test_a_run_that_is_not_there_is_said_with_what_to_do(open_page: OpenPage) -> None:
+def test_what_an_action_was_refused_is_said_until_it_is_dismissed(open_page: OpenPage) -> None:
+    with open_page("/run/half", expected=("409", "422")) as page:
+        drawn(page)
+        page.get_by_role("button", name="Resume").click()
+        refused = page.locator("#refused [role=alert]", has_text="Resume did not work")
+        refused.wait_for()
+        for _ in range(3):  # the third begins when the second is through
+            with page.expect_response(re.compile(r"/runs/half$")):
+                page.evaluate(_LOOK_AGAIN)
+        assert refused.is_visible()
+        refused.get_by_role("button", name="dismiss").click()
+        assert refused.count() == 0
+
+
+def test_a_run_that_is_damaged_says_why_and_one_that_is_deleted_is_not_asked_for_again(
+    browser: Browser, runs: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(runs / "half", tmp_path / "runs" / "doomed")
+    with (
+        serving(tmp_path / "runs", tmp_path / "cache") as base,
+        watched_page(browser, base, expected=("404", "409")) as page,
+    ):
+        page.goto("/run/doomed")
+        drawn(page)
+        manifest = tmp_path / "runs" / "doomed" / "manifest.json"
+        manifest.write_text("{")
+        page.locator("#trouble [role=alert]", has_text="manifest.json").wait_for()
+        shutil.rmtree(manifest.parent)
+        page.locator("#gone", has_text="not there any more").wait_for()
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.wait_for_timeout(2500)  # the first of the tries again would come after a second
+        assert not asked
+        assert page.locator("#connection").is_hidden()
+        assert page.locator("#trouble").inner_text() == ""
+        assert page.locator("main section:visible, main button:visible").count() == 0
+
+
+def test_a_run_that_never_was_is_said_with_a_way_to_those_that_are(open_page: OpenPage) -> None:
     with open_page("/run/nobody", expected=("404",)) as page:
-        page.locator("#trouble", has_text="nobody").wait_for()
-        assert page.get_by_role("button", name="Try again").is_visible()
+        page.locator("#gone", has_text="There is no run of this name").wait_for()
+        assert "/api/" not in page.locator("main").inner_text()
+        assert page.get_by_text("Reading the rows").is_hidden()
+        page.locator("#lead").get_by_role("link").click()
+        page.locator("#runs tbody tr").first.wait_for()
+
+
+def test_a_click_leaves_no_tooltip_and_the_keys_of_the_toolbar_are_its_own(open_page: OpenPage) -> None:
+    with open_page("/run/deep") as page:
+        drawn(page)
+        tooltip, cell = page.locator(".plot .hovertext"), page.locator("#cell")
+        x, y = page.evaluate(_MIDDLE, [14, 9])
+        page.mouse.move(x - 3, y)
+        tooltip.first.wait_for()
+        wide = page.evaluate("() => document.querySelector('.plot')._fullLayout.width")
+        page.mouse.click(x, y)
+        cell.get_by_role("heading", name="(9, 14)").wait_for()
+        page.wait_for_function(
+            "(wide) => document.querySelector('.plot')._fullLayout.width !== wide", arg=wide
+        )
+        page.wait_for_timeout(300)  # a tooltip takes its time
+        assert tooltip.count() == 0, "another cell lies under the pointer now"
+        page.mouse.move(*page.evaluate(_MIDDLE, [12, 3]))
+        tooltip.first.wait_for()
+
+        cell.get_by_role("button", name="close").click()
+        page.locator(".plot-frame").first.focus()
+        page.keyboard.press("Tab")
+        here = "() => [...document.querySelectorAll('.modebar-btn')].indexOf(document.activeElement)"
+        assert page.evaluate(here) == 0
+        page.keyboard.press("ArrowRight")
+        assert page.evaluate(here) == 1
+        page.keyboard.press("Enter")
+        assert cell.is_hidden()
+        assert page.locator(".cursor:visible").count() == 0, "the keys belong to the button"
+        page.keyboard.press("Tab")
+        assert page.evaluate("() => document.activeElement.closest('.modebar')") is None, "one stop for all"
+
+
+def test_a_p_value_is_written_as_in_the_report(open_page: OpenPage) -> None:
+    values = [None, 0.0, 0.00005, 0.00099, 0.001, 0.0123, 0.0999, 0.1, 0.456, 1.0]
+    with open_page("/run/half") as page:
+        written = "async (values) => values.map((await import('/static/words.js')).probability)"
+        assert page.evaluate(written, values) == [p_text(value) for value in values]
 
 
 def test_text_of_models_and_probes_is_never_markup(open_page: OpenPage) -> None:
@@ -378,14 +477,43 @@ def test_two_runs_stand_side_by_side_on_relative_depth(open_page: OpenPage) -> N
         page.locator("#counterpart", has_text="B (4, 8)").wait_for()
         page.get_by_role("button", name="Swap").click()
         page.wait_for_url("**/compare?a=deep&b=shallow**")
+        wait_until(lambda: page.locator(".plot .hm image").count() >= 2)
+        limits = """() => [...document.querySelectorAll(".plot")].map((plot) => {
+          const trace = plot.data.find((one) => one.name === "change");
+          return [-trace.zmin, trace.zmax, Math.max(...trace.colorbar.tickvals)];
+        })"""
+        first, second = page.evaluate(limits)
+        assert first == second
+        assert len(set(first)) == 1
+        assert "the same range of colours" in page.locator("#shared").inner_text()
+        page.go_back()
+        page.locator("#said-of-both li").first.get_by_text("shallow").wait_for()
+        assert page.get_by_label("Run A").input_value() == "shallow"
     with open_page("/compare?a=shallow&b=troubled", expected=("422",)) as page:
         page.locator("#said-of-both [role=alert]").wait_for()  # their probes have other samples
+    with open_page("/compare?a=shallow&b=nobody", expected=("404",)) as page:
+        page.locator("#said-of-both [role=alert]", has_text="There is no run nobody").wait_for()
 
 
 def test_workers_say_why_there_are_none(open_page: OpenPage) -> None:
     with open_page("/workers") as page:
         page.get_by_text("No broker answers.").wait_for()
         assert "neuroscan-farm up" in page.locator("#empty").inner_text()
+
+
+def test_a_worker_at_work_is_not_called_ready(open_page: OpenPage) -> None:
+    def row(name: str, run: str | None) -> dict[str, Any]:
+        known = {"host": "node", "device": "cpu", "draining": False, "shard": None, "task": None}
+        known |= {"model": None, "memory_mb": None, "heartbeat_age": 1.0, "version": "0", "up_seconds": 9.0}
+        return known | {"name": name, "state": "ready", "run": run, "busy_seconds": None}
+
+    farm = {"broker": "up", "says": "", "local": {"running": None, "queue": []}}
+    with open_page("/new") as page:
+        answer = farm | {"workers": [row("busy", "deep"), row("idle", None)]}
+        page.route("**/api/v1/workers", lambda route: route.fulfill(json=answer))
+        page.goto("/workers")
+        page.locator("#workers tr", has_text="busy").locator(".state", has_text="working").wait_for()
+        assert page.locator("#workers tr", has_text="idle").locator(".state").inner_text() == "ready"
 
 
 def test_a_server_with_a_token_asks_for_it(browser: Browser, runs: Path, tmp_path: Path) -> None:
@@ -424,6 +552,9 @@ def test_every_page_fits_a_narrow_screen_in_both_themes(open_page: OpenPage, sch
             page.locator(there).first.wait_for()
             if address.startswith("/run"):
                 drawn(page)
+                assert page.get_by_text("Tap a cell").is_visible()
+                assert page.locator("#table td:visible", has_text=re.compile("^$")).count() == 0
+                assert page.evaluate(_GAP) >= 2, "the legend touches the title of the axis"
             assert page.evaluate(_OVERFLOW) <= 0, f"{address} scrolls sideways"
             shade = page.evaluate("() => getComputedStyle(document.body).backgroundColor")
             assert (int(re.findall(r"\d+", shade)[0]) < 60) == (scheme == "dark")

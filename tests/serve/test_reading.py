@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from neuroscan_farm.coordinator.overview import look_at
+from neuroscan_farm.coordinator.run_lock import lock_of
 from neuroscan_farm.domain.measurements import Metric, Outcome
 from neuroscan_farm.domain.tasks import Task
 from neuroscan_farm.report.compare import compare_runs, comparison_dict
@@ -23,6 +27,8 @@ from neuroscan_farm.report.tables import records
 from neuroscan_farm.report.write import export, write_report
 from neuroscan_farm.serve.rows import ARROW
 from neuroscan_farm.store.attempts import Attempt
+from neuroscan_farm.store.run_directory import RunDirectory
+from tests.farm_fixtures import wait_for
 from tests.report.conftest import build_run, early_hurts_middle_helps
 from tests.serve.api import Api
 
@@ -80,8 +86,9 @@ def test_the_best_is_that_of_the_report_with_its_interval(api: Api, runs: Path) 
         found: dict[str, Any] = api.get("/runs")["runs"][0]
         return found
 
-    assert listed()["best"] is None
-    assert listed()["no_best"] == "it is being worked out"
+    first = listed()  # once: what works it out is quick
+    assert first["best"] is None
+    assert first["no_best"] == "it is being worked out"
     api.rest()
     one = listed()
     assert one["best"]["path"] == str(best.path)
@@ -406,7 +413,30 @@ def test_two_runs_are_compared_as_the_command_line_does(api: Api, runs: Path) ->
     assert "same run" in api.get("/compare", a="a", b="a", status=422)["error"]
     build_run(runs / "c", depth=6, analysis="ablation")
     assert "cannot be compared" in api.get("/compare", a="a", b="c", status=422)["error"]
-    api.get("/compare", a="a", b="none", status=404)
+    for query in ({"a": "a", "b": "none"}, {"a": "none", "b": "a"}):
+        assert "run 'none': there is none of this id" in api.get("/compare", status=404, **query)["error"]
+
+
+def test_a_part_that_is_damaged_in_place_is_noticed_within_seconds(api: Api, runs: Path) -> None:
+    run = build_run(runs / "one", depth=6, shard_size=4)
+    folders = (run.root, run.root / "parts", run.root / "attempts")
+    long_ago = time.time() - 3600
+    for folder in folders:
+        if folder.exists():
+            os.utime(folder, (long_ago, long_ago))
+    assert api.get("/runs/one")["state"] == "finished"
+    part = min((run.root / "parts").glob("*.parquet"))
+    with part.open("r+b") as file:  # its folder's time stays
+        file.truncate(7)
+    assert (run.root / "parts").stat().st_mtime == pytest.approx(long_ago)
+    seen = wait_for(
+        lambda: (one := api.get("/runs/one"))["state"] != "finished" and one,
+        "the damage",
+        seconds=10,
+    )
+    overview = look_at(RunDirectory.open(run.location))
+    assert (seen["state"], seen["tasks_finished"]) == (overview.state, overview.tasks_finished)
+    assert api.get("/runs", state="stopped")["total"] == 1
 
 
 def test_numbers_for_prometheus_leave_out_what_nobody_knows(api: Api, runs: Path) -> None:
@@ -430,3 +460,53 @@ def test_two_hundred_runs_are_looked_at_once_and_then_by_their_changes(api: Api,
     before = {name: next(iter(found.values())) for name, found in looks.items()}
     api.get("/runs", limit=1000)
     assert all(next(iter(found.values())) is before[name] for name, found in looks.items())
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/api/v1/runs", {"GET", "POST"}),
+        ("/api/v1/runs/one/materialize", {"GET", "POST"}),
+        ("/api/v1/runs/one/pause", {"POST"}),
+        ("/api/v1/runs/one", {"GET"}),
+        ("/login", {"GET", "POST"}),
+        ("/", {"GET"}),
+    ],
+)
+def test_an_address_names_all_of_its_methods(api: Api, path: str, methods: set[str]) -> None:
+    refused = api.client.delete(path)
+    assert refused.status_code == 405
+    assert set(refused.headers["allow"].split(", ")) == methods
+    assert all(method in refused.json()["mend"] for method in methods)
+    asked = api.client.options(path)
+    assert asked.status_code == 204
+    assert set(asked.headers["allow"].split(", ")) == methods
+    assert api.client.options("/nonsense").status_code == 404
+
+
+def test_a_browser_at_an_unknown_address_gets_a_page_and_a_program_gets_json(api: Api) -> None:
+    page = api.client.get("/<b>nonsense", headers={"accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+    assert page.status_code == 404
+    assert page.headers["content-type"].startswith("text/html")
+    assert '<a href="/">All runs</a>' in page.text
+    assert "/static/report.css" in page.text
+    assert "<b>nonsense" not in page.text
+    for path, accept in (("/nonsense", "application/json"), ("/api/v1/nonsense", "text/html")):
+        said = api.client.get(path, headers={"accept": accept})
+        assert said.status_code == 404
+        assert said.json()["error"]
+
+
+def test_without_a_broker_no_worker_is_drained_and_the_description_says_so(api: Api) -> None:
+    assert "out of reach" in api.post("/workers/any/drain", status=503)["error"]
+    told = api.get("/openapi.json")["paths"]["/api/v1/workers/{name}/drain"]["post"]
+    assert "503" in told["description"]
+    assert {"404", "503"} <= set(told["responses"])
+
+
+def test_what_is_said_of_a_run_without_a_baseline_holds_while_it_goes_on(api: Api, runs: Path) -> None:
+    run = build_run(runs / "two", depth=6, share=0.0, shard_size=2)
+    with lock_of(run.location):
+        assert api.get("/runs/two")["state"] == "running"
+        (notice,) = [one for one in api.get("/runs/two/findings")["notices"] if "not measured yet" in one]
+    assert "If nobody works on the run any more" in notice

@@ -3,6 +3,8 @@
 
 const NARROW = 560;  // pixels; below, a grid's colours are explained above it instead of beside it
 
+const LEGEND_TOP = 68;  // pixels from a grid to its legend, with the ticks and the axis' title between them
+
 const INK = "#14171c";  // of outlines, as figures have them: made for light pages
 
 // A frame with the figure's title, its subtitle, and an empty place for the plot.
@@ -23,14 +25,18 @@ function fitted(figure, plot, { colour, still, dark }) {
   const width = plot.clientWidth, narrow = figure.square && width < NARROW;
   const margin = { ...figure.layout.margin, t: figure.layout.updatemenus ? 70 : 34 };
   if (narrow) Object.assign(margin, { l: 44, r: 10, t: 92 });
+  // The legend of a grid stands under the axis' title, in as much room as its lines take.
+  const lines = figure.square && figure.layout.showlegend !== false ? legendLines(figure, width - margin.l - margin.r) : 0;
+  if (lines) margin.b = LEGEND_TOP + 20 * lines + 8;
   const square = narrow ? width - margin.l - margin.r + margin.t + margin.b
-    : Math.max(340, Math.min(figure.layout.height + 80, width - 56));
+    : Math.max(340, Math.min(figure.layout.height + 80, width - 56)) + Math.max(0, margin.b - 90);
   const height = figure.square ? square : figure.layout.height;
   plot.style.height = height + "px";
   const layout = {
     ...figure.layout, height, margin, paper_bgcolor: "rgba(0,0,0,0)", font: { ...figure.layout.font, color: colour },
     modebar: { bgcolor: "rgba(0,0,0,0)" },
   };
+  if (lines) layout.legend = { ...figure.layout.legend, y: -LEGEND_TOP / (height - margin.t - margin.b), yanchor: "top" };
   if (still) layout.dragmode = false;
   const above = 1 + 8 / (height - margin.t - margin.b);
   const data = figure.data.map((trace) => {
@@ -46,6 +52,14 @@ function fitted(figure, plot, { colour, still, dark }) {
     return own;
   });
   return { data, layout: structuredClone(layout) };
+}
+
+// How many lines the legend will take: Plotly puts all on one, or in columns as wide as the widest.
+function legendLines(figure, width) {
+  const wide = figure.data.filter((trace) => trace.name && trace.showlegend !== false && trace.type !== "heatmap")
+    .map((trace) => 45 + 6.6 * trace.name.length);
+  if (wide.reduce((sum, one) => sum + one, 0) <= width) return Math.min(1, wide.length);
+  return Math.ceil(wide.length / Math.max(1, Math.floor(width / Math.max(...wide))));
 }
 
 // The ticks of a colour bar that lies down: its labels are long, so those that are close to the named level give way.

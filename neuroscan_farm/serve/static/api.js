@@ -7,7 +7,8 @@ export class ApiError extends Error {
   constructor(status, body) {
     super(body?.error ?? `the server answered with status ${status}`);
     this.status = status;
-    this.mend = body?.mend ?? null;
+    // A mend that names addresses of the API is for scripts: who reads it here has the page's own ways.
+    this.mend = body?.mend && !/\b(GET|POST) \//.test(body.mend) ? body.mend : null;
     this.fields = body?.fields ?? null;
   }
 }

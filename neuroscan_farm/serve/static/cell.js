@@ -1,18 +1,21 @@
 // One configuration in full: its path drawn, its effect on every sample, what it costs, its files.
 
 import { address, get, post } from "./api.js";
-import { h, replace, say } from "./elements.js";
+import { h, pieces, replace, say } from "./elements.js";
 import { pathPicture } from "./path_picture.js";
+import { Refusal } from "./refusal.js";
 import { samplePicture } from "./sample_picture.js";
 import { ABSENT, bytes, change, interval, number, parameters, plural, probability } from "./words.js";
 
 export class CellPanel {
   constructor(place, { base, view, onclose }) {
     Object.assign(this, { place, base, view, onclose, detail: null, task: null, of: null, job: null });
+    this.refusal = new Refusal(h("div", { id: "materialize-refused" }));
     place.addEventListener("keydown", (event) => { if (event.key === "Escape") this.close(); });
   }
 
   async open(task, run, { quiet = false } = {}) {
+    if (task !== this.task) { this.job = null; this.refusal.clear(); }
     this.task = task;
     this.back = quiet ? null : document.activeElement;
     this.place.hidden = false;
@@ -50,6 +53,7 @@ export class CellPanel {
 
   close() {
     this.task = this.detail = this.job = null;
+    this.refusal.clear();
     this.place.hidden = true;
     this.place.replaceChildren();
     this.onclose();
@@ -73,7 +77,7 @@ export class CellPanel {
       h("p", { class: "hint" }, own.no_interval ? `no interval: ${own.no_interval}`
         : `95 %: ${interval(scaled(own.effect_low), scaled(own.effect_high), decimals)}`,
         ` · adjusted p ${probability(own.p_adjusted)} · q ${probability(own.q)}`),
-      h("h3", null, "Path"), pathPicture(detail), h("p", { class: "path" }, detail.path),
+      h("h3", null, "Path"), pathPicture(detail), h("p", { class: "path" }, pieces(detail.path)),
       h("h3", null, "Effect on each sample"), this.samples(scaled),
       h("h3", null, "Cost"), this.cost(own),
       h("h3", null, "Take it along"), this.files(run),
@@ -114,6 +118,7 @@ export class CellPanel {
     }, "Materialize");
     return [
       h("div", { class: "actions" }, file("mergekit", `${name}.mergekit.yaml`, "YAML"), file("exl3-layer-map", `${name}.txt`, "Layer map"), write),
+      this.refusal.place,
       h("p", { class: "hint", id: "job", role: "status" }, this.job ?? (run.can_materialize ? "YAML is for mergekit; materialize writes the checkpoint on the server."
         : "YAML is for mergekit. This server writes no checkpoints: start it with NEUROSCAN_SERVE_MATERIALIZE=FOLDER, or use neuroscan-farm materialize.")),
     ];
@@ -121,6 +126,7 @@ export class CellPanel {
 
   async materialize(button) {
     button.disabled = true;
+    this.refusal.clear();
     try {
       let job = await post(`${this.base}/materialize`, { path: this.detail.path });
       this.told(job);
@@ -131,7 +137,7 @@ export class CellPanel {
         this.told(job);
       }
     } catch (error) {
-      this.told({ state: "failed", says: [error.message, error.mend].filter(Boolean).join(" ") });
+      this.refusal.show("Materialize", error);
     }
     button.disabled = false;
   }

@@ -1,13 +1,13 @@
 // Two runs side by side, on relative depth. Pointing at a cell of one shows its counterpart in the other.
 
 import { get, run as pathOf } from "./api.js";
-import { byId, h, replace } from "./elements.js";
+import { byId, h, pieces, replace } from "./elements.js";
 import { FigureView } from "./figure_view.js";
+import { shared } from "./shared_range.js";
 import { ABSENT, change, count, interval, number, plural, probability } from "./words.js";
 
 const form = byId("choose"), AT_FIRST = 50;
-const here = new URLSearchParams(location.search);
-let runs = [], comparison = null, views = [], all = false;
+let runs = [], comparison = null, views = [], all = false, comparing = 0;
 
 function option(run) {
   return h("option", { value: run.id }, `${run.id} (${run.model}, ${run.depth} layers)`);
@@ -15,19 +15,44 @@ function option(run) {
 
 async function start() {
   runs = (await get("/runs", { limit: 1000 })).runs;
-  for (const name of ["a", "b"]) {
-    replace(form.elements[name], h("option", { value: "" }, "choose"), runs.map(option));
-    form.elements[name].value = here.get(name) ?? "";
-  }
-  await compare();
+  for (const name of ["a", "b"]) replace(form.elements[name], h("option", { value: "" }, "choose"), runs.map(option));
+  await readUrl();
 }
 
-async function compare() {
-  const a = form.elements.a.value, b = form.elements.b.value;
-  const there = new URLSearchParams(Object.entries({ a, b, probe: form.elements.probe.value }).filter(([, value]) => value));
-  history.replaceState(null, "", `${location.pathname}?${there}`);
+// Compares what the address names; a run that is not in the list is asked for, and named if it is not there.
+async function readUrl() {
+  const here = new URLSearchParams(location.search), missing = [];
+  for (const name of ["a", "b"]) {
+    const id = here.get(name) ?? "", choice = form.elements[name];
+    if (id && ![...choice.options].some((one) => one.value === id)) {
+      try {
+        choice.append(option(await get(pathOf(id))));
+      } catch (error) {
+        if (error.status === undefined) throw error;
+        missing.push(error.status === 404 ? `There is no run ${id}; it may have been deleted, renamed or moved.` : error.message);
+      }
+    }
+    choice.value = id;
+    if (choice.value !== id) choice.value = "";
+  }
+  await compare({ wanted: here.get("probe"), missing });
+}
+
+// The address follows the form; the browser's Back goes to what was compared before.
+function writeUrl() {
+  const chosen = ["a", "b", "probe"].map((name) => [name, form.elements[name].value]);
+  const url = `${location.pathname}?${new URLSearchParams(chosen.filter(([, value]) => value))}`;
+  if (url !== location.pathname + location.search) history.pushState(null, "", url);
+}
+
+async function compare({ wanted = form.elements.probe.value, missing = [] } = {}) {
+  const a = form.elements.a.value, b = form.elements.b.value, asked = comparing += 1;
   const said = byId("said-of-both");
   for (const id of ["side", "matched"]) byId(id).hidden = true;
+  if (missing.length) {
+    replace(said, h("div", { class: "failure", role: "alert" }, missing.map((text) => h("p", null, text)), h("p", null, "Choose another run above.")));
+    return;
+  }
   if (!a || !b) {
     replace(said, h("div", { class: "blank" }, h("strong", null, runs.length < 2 ? "There are not two runs yet." : "Choose two runs."),
       h("p", null, runs.length < 2 ? h("a", { href: "/new" }, "Submit a run") : "They must be of the same analysis and metric, and share a probe.")));
@@ -35,12 +60,15 @@ async function compare() {
   }
   replace(said, h("p", { class: "hint", role: "status" }, "Comparing …"));
   try {
-    comparison = await get("/compare", { a, b });
+    const found = await get("/compare", { a, b });
+    if (asked !== comparing) return;  // others were chosen meanwhile
+    comparison = found;
   } catch (error) {
+    if (asked !== comparing) return;
     replace(said, h("p", { class: "failure", role: "alert" }, error.message, error.mend ? ` ${error.mend}` : ""));
     return;
   }
-  const probes = comparison.views.map((one) => one.probe), wanted = form.elements.probe.value || here.get("probe");
+  const probes = comparison.views.map((one) => one.probe);
   replace(form.elements.probe, probes.map((one) => h("option", { value: one }, one === "*" ? "mean over the probes" : one)));
   form.elements.probe.value = probes.includes(wanted) ? wanted : probes[0];
   await show();
@@ -77,7 +105,8 @@ async function drawFigures(view, { decimals, scale, unit }) {
     && names[1].figures.some((other) => other.name === name));
   byId("side").hidden = !common;
   if (!common) return;
-  const figures = await Promise.all(ids.map((id) => get(`${pathOf(id)}/figures/${encodeURIComponent(common)}`, { probe: view.probe })));
+  const { figures, limit } = shared(await Promise.all(ids.map((id) => get(`${pathOf(id)}/figures/${encodeURIComponent(common)}`, { probe: view.probe }))));
+  byId("shared").textContent = limit === null ? "" : `Both have the same range of colours, ±${number(limit, Math.max(decimals, 2 - Math.floor(Math.log10(limit))))} ${unit}: a colour is the same change in both.`;
   const twin = twins(view);
   for (const [k, figure] of figures.entries()) {
     const other = 1 - k;
@@ -128,7 +157,7 @@ function blockOf(path) {
 
 function drawTable(view, { decimals, scale, unit }) {
   const scaled = (value) => (value === null ? null : value * scale);
-  const name = (one) => { const block = blockOf(one.path); return block ? `(${block[0]}, ${block[1]})` : one.path; };
+  const name = (one) => { const block = blockOf(one.path); return block ? `(${block[0]}, ${block[1]})` : pieces(one.path); };
   const heads = ["A", "B"].flatMap((run) => [[`rank ${run}`, "n"], [`configuration ${run}`, ""], [`change ${run} (${unit})`, "n"], [`95 % interval ${run}`, ""], [`adjusted p ${run}`, "n"]]);
   const table = byId("table");
   replace(table.tHead, h("tr", null, heads.map(([text, kind]) => h("th", { scope: "col", class: kind || null }, text))));
@@ -148,17 +177,17 @@ function guarded(work) {
 }
 
 form.addEventListener("submit", (event) => event.preventDefault());
-for (const name of ["a", "b"]) form.elements[name].addEventListener("change", guarded(compare));
+for (const name of ["a", "b"]) form.elements[name].addEventListener("change", guarded(async () => { writeUrl(); await compare(); }));
 form.elements.probe.addEventListener("change", guarded(async () => {
-  const there = new URLSearchParams(location.search);
-  there.set("probe", form.elements.probe.value);
-  history.replaceState(null, "", `?${there}`);
+  writeUrl();
   await show();
 }));
 byId("swap").addEventListener("click", guarded(async () => {
   [form.elements.a.value, form.elements.b.value] = [form.elements.b.value, form.elements.a.value];
+  writeUrl();
   await compare();
 }));
+addEventListener("popstate", guarded(readUrl));
 document.addEventListener("reached", () => { document.documentElement.dataset.connection = "live"; });
 document.addEventListener("unreachable", () => { document.documentElement.dataset.connection = "lost"; });
 guarded(start)();

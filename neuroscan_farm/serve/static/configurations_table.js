@@ -1,25 +1,24 @@
 // The table of configurations: sorted and paged by the server, so that 3,240 of them are no burden.
 
 import { address, get } from "./api.js";
-import { byId, h, replace } from "./elements.js";
+import { byId, h, pieces, replace } from "./elements.js";
 import { ABSENT, change, count, interval, number, probability } from "./words.js";
 
 const PAGE = 50;
 
 export class ConfigurationsTable {
-  constructor({ base, view, onopen }) {
-    Object.assign(this, { base, view, onopen, sort: "rank", descending: false, offset: 0, of: null, chosen: null });
-    byId("fewer").addEventListener("click", () => this.go(-PAGE));
-    byId("further").addEventListener("click", () => this.go(PAGE));
+  // `view.sort` (a column; `-` for the largest first) and `view.offset` say what is shown; `onpage` is called when
+  // somebody changed them.
+  constructor({ base, view, onopen, onpage, onfail }) {
+    Object.assign(this, { base, view, onopen, onpage, onfail, of: null, chosen: null, asked: 0 });
+    byId("fewer").addEventListener("click", () => this.go(this.view.offset - PAGE));
+    byId("further").addEventListener("click", () => this.go(this.view.offset + PAGE));
   }
 
-  first() {
-    this.offset = 0;
-  }
-
-  go(step) {
-    this.offset = Math.max(0, this.offset + step);
-    this.load();
+  go(offset) {
+    this.view.offset = Math.max(0, offset);
+    this.onpage();
+    this.load().catch((error) => { this.of = null; this.onfail(error); });
   }
 
   async refresh(run, of) {
@@ -30,10 +29,11 @@ export class ConfigurationsTable {
   }
 
   async load() {
+    const asked = this.asked += 1;
     const page = await get(`${this.base}/configurations`, {
-      probe: this.view.probe, metric: this.view.metric, sort: `${this.descending ? "-" : ""}${this.sort}`, limit: PAGE, offset: this.offset,
+      probe: this.view.probe, metric: this.view.metric, sort: this.view.sort, limit: PAGE, offset: this.view.offset,
     });
-    this.draw(page);
+    if (asked === this.asked) this.draw(page);  // a later answer may have come first
     return page.stamp;
   }
 
@@ -43,8 +43,8 @@ export class ConfigurationsTable {
     return [
       ["rank", "rank", "n", (row) => (row.rank === null ? ABSENT : row.rank)],
       ["configuration", "label", "id", (row) => h("button", {
-        type: "button", class: "link", data: { key: row.task_id }, onclick: () => this.onopen(row) }, row.label)],
-      ["path", "path", "path whole", (row) => row.path],
+        type: "button", class: "link", data: { key: row.task_id }, onclick: () => this.onopen(row) }, pieces(row.label))],
+      ["path", "path", "path whole", (row) => pieces(row.path)],
       ["layers run", "n_layers_run", "n", (row) => row.n_layers_run],
       [`change (${page.unit})`, "effect", (row) => (sure(row) ? "n gain" : "n"), (row) => change(scaled(row.effect), decimals)],
       ["95 % interval", null, "", (row) => (row.no_interval ? h("small", { title: row.no_interval }, "none")
@@ -53,17 +53,17 @@ export class ConfigurationsTable {
       ["q", "q", "n", (row) => probability(row.q)],
       ["Δ accuracy (points)", "accuracy_effect", "n", (row) => change(row.accuracy_effect === null ? null : 100 * row.accuracy_effect, 1)],
       ["relative latency", "relative_latency", "n", (row) => (row.relative_latency === null ? ABSENT : `${number(row.relative_latency, 2)} ×`)],
-      ["remark", null, "message", (row) => row.unranked ?? ""],
+      ["remark", null, (row) => (row.unranked ? "message" : "message absent"), (row) => row.unranked ?? ""],
     ];
   }
 
   draw(page) {
     const table = byId("table"), columns = this.columns(page);
     replace(table.tHead, h("tr", null, columns.map(([name, key, kind]) => {
-      const own = key === this.sort;
+      const descending = this.view.sort.startsWith("-"), own = key !== null && key === this.view.sort.replace("-", "");
       return h("th", {
-        scope: "col", class: typeof kind === "function" || kind === "n" ? "n" : null,
-        "aria-sort": own ? (this.descending ? "descending" : "ascending") : null,
+        scope: "col", class: kind === "n" || key === "effect" ? "n" : null,
+        "aria-sort": own ? (descending ? "descending" : "ascending") : null,
       }, key ? h("button", { type: "button", data: { key: `sort ${key}` }, onclick: () => this.by(key) }, name) : name);
     })));
     replace(table.tBodies[0], page.configurations.map((row) => h("tr", { data: { task: row.task_id } }, columns.map(
@@ -86,10 +86,9 @@ export class ConfigurationsTable {
   by(key) {
     // Scores start with the largest; texts, ranks and p-values with the smallest.
     const down = ["effect", "accuracy_effect", "n_layers_run", "relative_latency"].includes(key);
-    this.descending = key === this.sort ? !this.descending : down;
-    this.sort = key;
-    this.offset = 0;
-    this.load();
+    const turned = this.view.sort === key ? `-${key}` : this.view.sort === `-${key}` ? key : null;
+    this.view.sort = turned ?? (down ? `-${key}` : key);
+    this.go(0);
   }
 
   mark(task) {

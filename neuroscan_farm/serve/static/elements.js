@@ -22,6 +22,11 @@ export function svg(name, properties, ...children) {
   return built(document.createElementNS("http://www.w3.org/2000/svg", name), properties, children);
 }
 
+// A path or a label, which may be broken after a comma and never inside a number.
+export function pieces(text) {
+  return text.split(/(?<=,)/).flatMap((piece, k) => (k ? [document.createElement("wbr"), piece] : [piece]));
+}
+
 export function byId(id) {
   return document.getElementById(id);
 }

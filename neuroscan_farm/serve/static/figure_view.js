@@ -79,8 +79,15 @@ export class FigureView {
 
   soon() {
     clearTimeout(this.later);
-    if (this.plot._fullLayout) globalThis.Plotly.Fx.unhover(this.plot);  // another cell lies under the pointer now
+    this.unhover();  // another cell lies under the pointer now
     this.later = setTimeout(() => this.redraw(), 120);
+  }
+
+  // Takes the tooltip away, and keeps the next drawing from bringing it back.
+  unhover() {
+    if (!this.plot._fullLayout) return;
+    globalThis.Plotly.Fx.unhover(this.plot);
+    this.plot._fullLayout._rehover = null;
   }
 
   remove() {
@@ -93,7 +100,9 @@ export class FigureView {
   }
 
   listen() {
-    this.plot.on("plotly_click", ({ points: [point] }) => {
+    this.plot.on("plotly_click", ({ points: [point], event }) => {
+      this.still = [event.clientX, event.clientY];
+      this.unhover();
       // A finger's tap comes a second time, as a mouse, when the page may have moved below it.
       const now = performance.now(), again = now - (this.picked ?? -Infinity) < 600;
       this.picked = now;
@@ -103,7 +112,16 @@ export class FigureView {
       this.plot.on("plotly_hover", ({ points: [point] }) => point && this.onhover({ x: point.x, y: point.y }));
       this.plot.on("plotly_unhover", () => this.onhover(null));
     }
-    this.plot.on("plotly_afterplot", () => this.placeCursors());
+    this.plot.on("plotly_afterplot", () => { this.placeCursors(); this.toolbar(); });
+    this.toolbar();
+    // What opens beside the figure moves it below a pointer that rests, which browsers report as a movement of the
+    // pointer: without this, the cell that comes to lie there would speak instead of the one that was clicked.
+    this.holder.addEventListener("mousemove", (event) => {
+      if (!this.still) return;
+      if (Math.hypot(event.clientX - this.still[0], event.clientY - this.still[1]) < 3) event.stopPropagation();
+      else this.still = null;
+    }, { capture: true });
+    this.holder.addEventListener("mouseleave", () => { this.still = null; });
     if (this.cells().length) this.keyboard();
   }
 
@@ -127,7 +145,26 @@ export class FigureView {
     this.holder.addEventListener("blur", () => this.point(null));
   }
 
+  // Plotly's buttons are one stop of the Tab key; from one to the next go the arrow keys.
+  toolbar() {
+    const buttons = [...this.plot.querySelectorAll(".modebar-btn")];
+    const stop = buttons.find((button) => button === document.activeElement) ?? buttons[0];
+    buttons.forEach((button, k) => {
+      button.tabIndex = button === stop ? 0 : -1;
+      if (button.dataset.stop) return;
+      button.dataset.stop = "1";
+      button.addEventListener("focus", () => buttons.forEach((one) => { one.tabIndex = one === button ? 0 : -1; }));
+      button.addEventListener("keydown", (event) => {
+        const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+        if (!step) return;
+        event.preventDefault();
+        buttons[(k + step + buttons.length) % buttons.length].focus();
+      });
+    });
+  }
+
   key(event) {
+    if (event.target !== this.holder) return;  // Plotly's own buttons and menus have their keys
     const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
     const step = steps[event.key];
     if (!step && !(["Enter", " "].includes(event.key) && this.at)) return;

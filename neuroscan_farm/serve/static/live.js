@@ -4,6 +4,9 @@
 // A page hands over `refresh`, which reads what it shows. It is called at once, after each event, and after each
 // reconnection; never twice at a time, and no more often than the page can bear (`pace`, or four times what the last
 // took). While nobody looks at the page, it rests.
+//
+// `refresh` throws `Gone` where what the page is about is not there: then `ongone` is called, and nothing more is asked.
+// What an action was refused is none of this module's business: see refusal.js.
 
 import { address, Unreachable } from "./api.js";
 import { byId, h, replace, say } from "./elements.js";
@@ -11,12 +14,14 @@ import { byId, h, replace, say } from "./elements.js";
 const WAITS = [1000, 2000, 3000, 5000, 8000, 15000];
 const LONG_AWAY = 30000;  // a connection that slept for so long may be dead without knowing it
 
+export class Gone extends Error {}
+
 export class Live {
-  constructor(events, refresh, { pace = 700 } = {}) {
-    this.events = events;
-    this.refresh = refresh;
-    this.pace = pace;
+  constructor(events, refresh, { pace = 700, ongone = null } = {}) {
+    Object.assign(this, { events, refresh, pace, ongone });
     this.failures = 0;
+    this.ended = false;
+    this.answered = false;  // whether the last refresh got an answer, be it a refusal
     this.busy = false;
     this.again = false;
     this.last = 0;
@@ -32,6 +37,7 @@ export class Live {
   }
 
   connect() {
+    if (this.ended) return;
     this.source?.close();
     clearTimeout(this.timer);
     this.timer = null;
@@ -45,18 +51,35 @@ export class Live {
       }
       this.connected();
     };
-    for (const kind of ["run", "runs", "workers", "gone"]) source.addEventListener(kind, () => this.wake());
+    for (const kind of ["run", "runs", "workers"]) source.addEventListener(kind, () => this.wake());
+    source.addEventListener("trouble", (event) => { this.trouble(new Error(JSON.parse(event.data).error), { known: true }); this.wake(); });
+    source.addEventListener("gone", () => this.end());
     source.onerror = () => this.lost();
   }
 
   lost() {
     this.source?.close();
-    if (this.timer) return;
+    if (this.timer || this.ended) return;
     const wait = WAITS[Math.min(this.failures, WAITS.length - 1)];
     this.failures += 1;
     this.timer = setTimeout(() => { this.timer = null; this.connect(); this.wake(); }, wait);
-    // One failure may be a server that was just started anew; it is not worth a word yet.
-    if (this.failures > 1) this.disconnected(wait);
+    // One failure may be a server that was just started anew; it is not worth a word yet. A server that has no events
+    // to tell, but answers otherwise, is not away.
+    if (this.failures > 1 && !this.answered) this.disconnected(wait);
+    this.wake();
+  }
+
+  // What the page is about is not there: ask for nothing more.
+  end() {
+    if (this.ended) return;
+    this.ended = true;
+    this.source?.close();
+    clearTimeout(this.timer);
+    clearTimeout(this.next);
+    this.connected();
+    document.documentElement.dataset.connection = "ended";
+    byId("trouble").replaceChildren();
+    this.ongone?.();
   }
 
   tryNow() {
@@ -88,7 +111,7 @@ export class Live {
 
   // `soon`: somebody waits for it.
   wake(soon = false) {
-    if (document.hidden && !soon) return;
+    if (this.ended || (document.hidden && !soon)) return;
     if (this.busy) { this.again = true; return; }
     const wait = Math.max(0, this.last + Math.max(this.pace, 4 * this.taken) - performance.now());
     clearTimeout(this.next);
@@ -96,15 +119,20 @@ export class Live {
   }
 
   async go() {
+    if (this.ended) return;
     if (this.busy) { this.again = true; return; }
     this.busy = true;
     this.again = false;
     const started = performance.now();
     try {
       await this.refresh();
+      this.answered = true;
       byId("trouble").replaceChildren();
     } catch (error) {
-      if (error instanceof Unreachable) this.lost();
+      this.answered = !(error instanceof Unreachable);
+      if (this.ended) return;
+      if (error instanceof Gone) this.end();
+      else if (!this.answered) this.lost();
       else if (error.name !== "AbortError") this.trouble(error);
     }
     this.busy = false;
@@ -113,9 +141,10 @@ export class Live {
     if (this.again) this.wake();
   }
 
-  trouble(error) {
+  // What could not be read; the next refresh that works takes it away. `known`: the server said it, it is no fault here.
+  trouble(error, { known = error.status !== undefined } = {}) {
     if (error.status === 401) return;  // the sign-in box says it
-    if (error.status === undefined) console.error(error);
+    if (!known) console.error(error);
     replace(
       byId("trouble"),
       h("div", { class: "failure", role: "alert" },

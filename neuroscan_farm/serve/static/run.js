@@ -4,7 +4,8 @@ import { get, post, run as pathOf } from "./api.js";
 import { CellPanel } from "./cell.js";
 import { byId, h, replace, say } from "./elements.js";
 import { FigureView, plotly } from "./figure_view.js";
-import { Live } from "./live.js";
+import { Gone, Live } from "./live.js";
+import { Refusal } from "./refusal.js";
 import { ConfigurationsTable } from "./configurations_table.js";
 import { drawWords } from "./run_words.js";
 import { count, duration, moment, number, plural, sentence, STATES } from "./words.js";
@@ -12,31 +13,44 @@ import { count, duration, moment, number, plural, sentence, STATES } from "./wor
 const id = document.body.dataset.run, base = pathOf(id);
 const figures = new Map();  // name -> FigureView, in the order in which they stand
 const drawn = new Map();  // name -> what it was drawn of
-let detail = null;
+let detail = null, older;
 
-const view = { probe: null, metric: null, significant: false, cell: null };
-{
+const view = { probe: null, metric: null, significant: false, cell: null, sort: "rank", offset: 0 };
+function readUrl() {
   const here = new URLSearchParams(location.search);
   view.probe = here.get("probe");
   view.metric = here.get("metric");
   view.significant = here.get("significant") === "1";
   view.cell = here.get("cell");
+  view.sort = here.get("sort") ?? "rank";
+  view.offset = Math.max(0, Number.parseInt(here.get("offset") ?? "0", 10) || 0);
 }
+readUrl();
 
-const table = new ConfigurationsTable({ base, view, onopen: (row) => open(row.task_id) });
+const refusals = { head: new Refusal(byId("refused")), pick: new Refusal(byId("pick-refused")), retry: new Refusal(h("div")) };
+const table = new ConfigurationsTable({ base, view, onopen: (row) => open(row.task_id), onpage: () => writeUrl({ undo: true }), onfail: (error) => live.trouble(error) });
 const panel = new CellPanel(byId("cell"), { base, view, onclose: closed });
 
-function writeUrl() {
+// `undo`: the browser's Back goes to how it was before.
+function writeUrl({ undo = false } = {}) {
   const there = new URLSearchParams();
   if (view.probe && view.probe !== detail?.views[0]) there.set("probe", view.probe);
   if (view.metric && view.metric !== detail?.metric) there.set("metric", view.metric);
   if (view.significant) there.set("significant", "1");
   if (view.cell) there.set("cell", view.cell);
-  history.replaceState(null, "", location.pathname + (there.size ? `?${there}` : ""));
+  if (view.sort !== "rank") there.set("sort", view.sort);
+  if (view.offset) there.set("offset", view.offset);
+  const url = location.pathname + (there.size ? `?${there}` : "");
+  if (undo && url !== location.pathname + location.search) history.pushState(null, "", url);
+  else history.replaceState(null, "", url);
 }
 
 async function refresh() {
-  detail = await get(base);
+  try {
+    detail = await get(base);
+  } catch (error) {
+    throw error.status === 404 ? new Gone() : error;
+  }
   drawHead();
   drawChoices();
   if (view.cell && !panel.task) await panel.open(view.cell, detail, { quiet: true });  // the URL named it
@@ -48,7 +62,6 @@ async function refresh() {
   clearTimeout(older);
   if (stamps.some((stamp) => stamp && stamp !== detail.rows_stamp)) older = setTimeout(() => live.wake(), 2000);
 }
-let older;
 
 // ---- the head
 
@@ -71,6 +84,21 @@ function drawHead() {
   facts();
 }
 
+// The run is not there: nothing of it can be shown, and nothing done with it.
+function gone() {
+  clearTimeout(older);
+  document.title = `${id} is not there · neuroscan-farm`;
+  for (const part of byId("main").children) part.hidden = part.id !== "head";
+  for (const part of byId("head").children) part.hidden = !["kicker", "name", "lead"].includes(part.id);
+  byId("head").setAttribute("aria-busy", "false");
+  byId("kicker").textContent = "run";
+  byId("name").textContent = id;
+  replace(byId("lead"), h("span", { id: "gone", role: "alert" }, detail
+    ? "This run is not there any more: it was deleted, renamed or moved. "
+    : "There is no run of this name; it may have been deleted, renamed or moved. "),
+    h("a", { href: "/" }, "See the runs that are there"), ".");
+}
+
 // What the state means. A refusal may have a line for each sample: the first says what it is about.
 function says() {
   const [first, ...rest] = (detail.says ?? STATES[detail.state]).split("\n");
@@ -81,14 +109,15 @@ function says() {
 
 const WORDS = { pause: "Pause", resume: "Resume", cancel: "Cancel", retry: "Retry what failed" };
 
-async function act(what, button) {
+async function act(what, button, refusal = refusals.head) {
   if (what === "cancel" && !confirm("Cancel this run? What is measured stays, and Resume takes it up again.")) return;
   button.disabled = true;
+  refusal.clear();
   try {
     await post(`${base}/${what}`);
     say(`${WORDS[what]}: done.`);
   } catch (error) {
-    live.trouble(error);
+    refusal.show(WORDS[what], error);
   }
   button.disabled = false;
   live.wake(true);
@@ -133,11 +162,21 @@ function changed() {
   view.probe = byId("probe").value;
   view.metric = byId("metric").value;
   view.significant = byId("significant").checked;
-  table.first();
-  writeUrl();
+  view.offset = 0;
+  writeUrl({ undo: true });
   byId("figures").classList.add("stale");
   live.wake(true);
 }
+
+// Back and Forward.
+async function returned() {
+  readUrl();
+  table.of = null;
+  if (!view.cell && panel.task) panel.close();
+  else if (view.cell && detail && view.cell !== panel.task) await panel.open(view.cell, detail, { quiet: true }).then(mark, () => {});
+  live.wake(true);
+}
+addEventListener("popstate", returned);
 for (const name of ["probe", "metric", "significant"]) byId(name).addEventListener("change", changed);
 
 // ---- figures
@@ -200,12 +239,13 @@ async function pick(name, point) {
   else if (name.startsWith("interactions")) asked.path = without(point.x, point.y);
   else if (/^[0-9.,:a-z]+$/.test(said[2] ?? "")) asked.path = said[2];
   else return;
+  refusals.pick.clear();
   try {
     const found = await get(`${base}/configurations`, asked);
     if (found.configurations.length) await open(found.configurations[0].task_id);
     else say("This cell is not in the plan.");
   } catch (error) {
-    live.trouble(error);
+    refusals.pick.show("This cell", error);
   }
 }
 
@@ -270,8 +310,9 @@ async function failures(of) {
     h("h2", null, "Failures"),
     h("p", { class: "hint" }, "Failed samples have no scores; a configuration that lacks samples has no rank. ",
       found.can_retry ? "Retry forgets the failed rows and the deaths, and measures these tasks again." : ""),
-    found.can_retry ? h("p", null, h("button", { type: "button", data: { key: "retry" }, onclick: (event) => act("retry", event.target) },
+    found.can_retry ? h("p", null, h("button", { type: "button", data: { key: "retry" }, onclick: (event) => act("retry", event.target, refusals.retry) },
       found.tasks_failed ? `Retry ${plural(found.tasks_failed, "failed task")}` : "Try again")) : null,
+    refusals.retry.place,
     h("div", { class: "scroll" }, h("table", { class: "cards" },
       h("thead", null, h("tr", null, ["outcome", "what was said", "configurations or attempts", "samples", "such as"].map((name) => h("th", { scope: "col" }, name)))),
       h("tbody", null, found.groups.map((group) => h("tr", null,
@@ -283,5 +324,4 @@ async function failures(of) {
 }
 
 plotly().catch(() => {});  // on its way while the first answers come
-addEventListener("popstate", () => location.reload());
-const live = new Live(`${base}/events`, refresh, { pace: 1000 });
+const live = new Live(`${base}/events`, refresh, { pace: 1000, ongone: gone });

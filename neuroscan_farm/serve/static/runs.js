@@ -21,9 +21,12 @@ function filters() {
   return Object.fromEntries(fields.map((field) => [field.name, field.value.trim()]).filter(([, value]) => value));
 }
 
-function writeUrl() {
+// `undo`: the browser's Back goes to how it was before.
+function writeUrl({ undo = false } = {}) {
   const there = new URLSearchParams({ ...filters(), ...(offset ? { offset } : {}) });
-  history.replaceState(null, "", location.pathname + (there.size ? `?${there}` : ""));
+  const url = location.pathname + (there.size ? `?${there}` : "");
+  if (undo && url !== location.pathname + location.search) history.pushState(null, "", url);
+  else history.replaceState(null, "", url);
 }
 
 async function refresh() {
@@ -108,17 +111,22 @@ byId("pick").addEventListener("submit", (event) => {
 
 readUrl();
 const live = new Live("/events", refresh);
-let typed;
+let typed, typing = false, rested;
+// What is typed in one go is one step of the browser's history, whatever the number of its letters.
 function filtered() {
   offset = 0;
-  writeUrl();
+  writeUrl({ undo: !typing });
+  typing = true;
+  clearTimeout(rested);
+  rested = setTimeout(() => { typing = false; }, 1000);
   clearTimeout(typed);
   typed = setTimeout(() => live.wake(true), 150);
 }
 form.addEventListener("input", filtered);
+form.addEventListener("change", () => { typing = false; });
 form.addEventListener("reset", () => setTimeout(filtered));
 form.addEventListener("submit", (event) => { event.preventDefault(); filtered(); });
-addEventListener("popstate", () => { readUrl(); live.wake(true); });
+addEventListener("popstate", () => { typing = false; readUrl(); live.wake(true); });
 for (const [id, step] of [["newer", -PAGE], ["older", PAGE]]) {
-  byId(id).addEventListener("click", () => { offset = Math.max(0, offset + step); writeUrl(); live.wake(true); });
+  byId(id).addEventListener("click", () => { offset = Math.max(0, offset + step); writeUrl({ undo: true }); live.wake(true); });
 }

@@ -17,9 +17,10 @@ export function interval(low, high, decimals = 3) {
   return low === null || low === undefined ? ABSENT : `${change(low, decimals)} to ${change(high, decimals)}`;
 }
 
+// A p-value or a false discovery rate, by the report's rule: `p_text` in report/metric_text.py.
 export function probability(value) {
   if (value === null || value === undefined) return ABSENT;
-  return value < 0.0001 ? "< 0.0001" : value.toFixed(value < 0.1 ? 4 : 3);
+  return value < 0.001 ? "< 0.001" : value.toFixed(value < 0.1 ? 3 : 2);
 }
 
 export function count(value) {

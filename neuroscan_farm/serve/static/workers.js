@@ -3,9 +3,10 @@
 import { get, post } from "./api.js";
 import { byId, h, replace, say } from "./elements.js";
 import { Live } from "./live.js";
+import { Refusal } from "./refusal.js";
 import { ABSENT, bytes, duration, plural, sentence } from "./words.js";
 
-const body = byId("workers").tBodies[0];
+const body = byId("workers").tBodies[0], refusal = new Refusal(byId("refused"));
 
 async function refresh() {
   const found = await get("/workers");
@@ -19,7 +20,7 @@ async function refresh() {
 }
 
 function row(worker) {
-  const state = worker.draining ? "draining" : worker.state;
+  const state = worker.draining ? "draining" : worker.state === "ready" && worker.run ? "working" : worker.state;
   const late = worker.heartbeat_age > 20;
   return h("tr", null,
     h("td", { class: "id" }, worker.name, h("small", null, `${worker.host} · up ${duration(worker.up_seconds)} · version ${worker.version}`)),
@@ -42,11 +43,12 @@ function row(worker) {
 async function drain(worker, button) {
   if (!confirm(`Drain ${worker.name}? It finishes its shard and leaves.`)) return;
   button.disabled = true;
+  refusal.clear();
   try {
     await post(`/workers/${encodeURIComponent(worker.name)}/drain`);
     say(`${worker.name} finishes its shard and leaves.`);
   } catch (error) {
-    live.trouble(error);
+    refusal.show(`Drain of ${worker.name}`, error);
   }
   live.wake(true);
 }
