@@ -10,6 +10,7 @@
   // Column -> decimals; texts have none. The columns are: rank, configuration, path, layers run, change, low, high,
   // adjusted p, q, accuracy change, log-odds, accuracy, expected value, coverage, entropy, samples, remark.
   const decimals = [0, null, null, 0, changeDigits, changeDigits, changeDigits, 4, 4, 1, 3, 1, 3, 1, 3, 0, null];
+  const ofChance = new Set([7, 8]); // p-values, written as everywhere else in the report
   const signed = new Set([4, 5, 6, 9]);
   const touch = matchMedia("(pointer: coarse)");
   let view = 0, column = 0, ascending = true, all = false;
@@ -44,7 +45,11 @@
 
   function cell(text, kind) {
     const element = document.createElement("td");
-    element.textContent = text;
+    if (kind === "path") { // it may be broken after a comma, and never inside a number
+      for (const piece of text.split(/(?<=,)/)) element.append(piece, document.createElement("wbr"));
+    } else {
+      element.textContent = text;
+    }
     if (kind) element.className = kind;
     return element;
   }
@@ -52,6 +57,7 @@
   function written(value, index) {
     if (value === null) return "–";
     if (decimals[index] === null) return value;
+    if (ofChance.has(index)) return value < 0.001 ? "< 0.001" : value.toFixed(value < 0.1 ? 3 : 2);
     const text = value.toFixed(decimals[index]);
     if (Number(text) === 0) return text.replace("-", "");
     return signed.has(index) && value > 0 ? "+" + text : text;
