@@ -44,6 +44,8 @@ class Server:
 
     def start(self) -> None:
         """Begin to look at the farm, and to carry out what waits."""
+        import neuroscan_farm.report.findings  # noqa: F401  half a second of imports, before somebody waits for them
+
         self.farm.start()
         self.forgotten.start()
         self.local.start()
