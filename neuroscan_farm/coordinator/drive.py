@@ -231,7 +231,8 @@ class Driver:
         baseline = next(task for task in tasks if task.is_baseline(manifest.depth))
         share = self.request.confirm
         held_out = None if share is None else held_out_samples(self.run.probes(), share)
-        rows, baseline_id, metric = self.run.parts.read(), baseline.task_id, self.request.metric
+        baseline_id, metric = baseline.task_id, self.request.metric
+        rows = self.run.parts.read(["task_id", "probe", "sample_id", "outcome", metric.value])
         new = get_analysis(self.request.analysis).next_stage(
             self.request.parameters,
             depth=manifest.depth,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from neuroscan_farm.coordinator.prepare import Plan, load_probes
 from neuroscan_farm.domain.identity import content_digest
@@ -31,10 +30,9 @@ def plan_addition(run: RunDirectory, probes: Sequence[str]) -> Plan:
         ModelError: the model is missing, or not the one of the run any more.
     """
     run.check_versions()
-    if first_of(run) is not run:
-        raise RunError(
-            f"{run.location}: was itself added to {first_of(run).location}; add probes to that one"
-        )
+    first = first_of(run)
+    if first is not run:
+        raise RunError(f"{run.location}: was itself added to {first.location}; add probes to that one")
     if not run.plan_complete():
         raise RunError(
             f"{run.location}: a further stage will be planned from its rows; let it finish, then add probes"
@@ -65,7 +63,7 @@ def plan_addition(run: RunDirectory, probes: Sequence[str]) -> Plan:
     check_weights(facts.folder)
     digests = [probe.digest for probe in loaded]
     tasks = [
-        replace(Task.of(task.path, probe_digests=digests, block=task.block), stage=task.stage)
+        Task.of(task.path, probe_digests=digests, block=task.block, stage=task.stage)
         for shard in run.shards()
         for task in shard.tasks
     ]

@@ -57,7 +57,7 @@ def make_app(config: ServeConfig) -> FastAPI:
         api.include_router(module.router)
     app.include_router(api)
     app.include_router(system_routes.login_router)
-    add_pages(app, config)
+    add_pages(app)
     app.add_middleware(GZipMiddleware, minimum_size=2000, compresslevel=5)
     app.add_middleware(Guard, config=config)
     return app

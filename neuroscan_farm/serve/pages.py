@@ -18,7 +18,6 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import HTMLResponse
 
 import neuroscan_farm
-from neuroscan_farm.serve.config import ServeConfig
 from neuroscan_farm.serve.submit_form import analysis_forms, common_fields
 
 _TYPES = {
@@ -48,7 +47,7 @@ class Asset:
         return cls(content, media_type, f'"{hashlib.sha256(content).hexdigest()[:20]}"')
 
 
-def add_pages(app: FastAPI, config: ServeConfig) -> None:  # noqa: ARG001
+def add_pages(app: FastAPI) -> None:
     """Add the routes of the page: shells for people, and `/static/...`; none of them is part of the API."""
     router = APIRouter(include_in_schema=False)
 

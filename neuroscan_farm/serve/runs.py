@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -252,7 +252,8 @@ class Runs:
                 found[name] = answer
         for name in self._known.keys() - found.keys() - left_out.keys():
             del self._known[name]
-        newest: Callable[[str], tuple[str, str]] = lambda name: (found[name][1].overview.created, name)  # noqa: E731
-        ordered = {name: found[name] for name in sorted(found, key=newest, reverse=True)}
+        ordered = dict(
+            sorted(found.items(), key=lambda item: (item[1][1].overview.created, item[0]), reverse=True)
+        )
         stamps = [(name, seen.stamp) for name, (_, seen) in ordered.items()]
         return Listing(ordered, left_out, content_digest([stamps, sorted(left_out)], length=16))
